@@ -1,0 +1,3 @@
+//! The amped command.
+
+fn main() {}
