@@ -1,1 +1,4 @@
 //! amped.
+
+pub mod config;
+pub mod route;

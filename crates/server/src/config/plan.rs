@@ -1,0 +1,334 @@
+//! The configuration as meant: every default filled in, every mistake already refused.
+//!
+//! Goal: workers share one `Arc<Plan>` and read plain fields; nothing here is parsed, allocated or
+//! checked again while serving. Cost: a reload builds a new plan and swaps the pointer.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use super::choice::{AccessLog, DiskMode, DriverChoice, LogFormat, Symlinks};
+pub use super::pattern::Pattern;
+pub use super::template::{Parts, Template};
+
+/// Everything one server process does, checked and immutable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Addresses to listen on; never empty, no two alike.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads, each with its own loop; at least 1.
+    pub workers: usize,
+    /// The system interface of the loops.
+    pub driver: DriverChoice,
+    /// Where work that may wait on the disk is done.
+    pub disk: DiskMode,
+    /// Budget of the memory cache in bytes, for the whole process; 0 turns it off.
+    pub cache_bytes: u64,
+    /// How long a cached entry is trusted before the file is looked at again.
+    pub revalidate: Duration,
+    /// Disk helper threads, for the whole process; at least 1.
+    pub helpers: usize,
+    /// Disk jobs that may wait for a helper; beyond it a request is answered 503.
+    pub helper_queue: usize,
+    /// Where the access log goes.
+    pub access_log: AccessLog,
+    /// Timeouts and bounds of a connection.
+    pub limits: Limits,
+    /// The sites, in order of appearance; never empty, each with at least one route.
+    pub sites: Vec<Site>,
+    /// What a 503 of the overloaded disk carries instead of a line of text.
+    pub overload_body: Option<OverloadBody>,
+    /// Seconds in the `Retry-After` of such a 503.
+    pub retry_after: u32,
+    /// The admin address as typed: `ADDR:PORT` or `unix:PATH`.
+    pub admin: Option<String>,
+}
+
+/// Timeouts and bounds of a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// An idle keep-alive connection is closed after this.
+    pub idle_timeout: Duration,
+    /// A request's head must be complete this long after its first byte.
+    pub head_timeout: Duration,
+    /// An answer of which the client takes no byte for this long is given up.
+    pub write_timeout: Duration,
+    /// At shutdown, answers under way may go on for this long.
+    pub drain_timeout: Duration,
+    /// Bytes of an unwanted request body that are read and discarded to keep the connection.
+    pub max_body: u64,
+    /// Connections at one time, for the whole process; `None`: as the descriptor limit allows.
+    pub max_connections: Option<usize>,
+}
+
+/// One site: the host names it answers to, and what is found there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Site {
+    /// Host names in lower case without port; `*.example.org` is every name below it.
+    /// Empty: the site for every host that no other site names.
+    pub names: Vec<String>,
+    /// What answers which path, in order of appearance. `Router` applies the precedence.
+    pub routes: Vec<Route>,
+    /// Fields for whatever path they match, whichever route answers; in order of appearance.
+    pub headers: Vec<HeaderRule>,
+    /// Status and absolute path of the file that is its body.
+    pub error_pages: Vec<(u16, PathBuf)>,
+}
+
+/// One pattern of paths and what answers them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The paths it is for.
+    pub pattern: Pattern,
+    /// What answers.
+    pub action: Action,
+    /// Fields of this route alone; they come after the site's and win over them.
+    /// Read them through [`Site::fields_for`].
+    pub headers: Vec<(String, String)>,
+    /// `Cache-Control` of this route alone.
+    pub cache_control: Option<String>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Serve files below a folder.
+    Files(FilesPlan),
+    /// Send the client elsewhere.
+    Redirect {
+        /// The `Location`, once filled.
+        to: Template,
+        /// One of 301, 302, 303, 307, 308.
+        status: u16,
+    },
+    /// Answer with a status and a fixed body.
+    Status {
+        /// 200 to 599, but for 304.
+        code: u16,
+        /// `text/plain` body; `None`: the site's error page or amped's own line.
+        body: Option<Arc<str>>,
+    },
+}
+
+/// How files below a folder are served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilesPlan {
+    /// The folder; absolute, checked to be one at load.
+    pub root: PathBuf,
+    /// Bytes of the decoded path to leave out before it is looked up below `root`: 0 for a site's
+    /// own files; for the route `/media/*` the length of `/media`, so that what is left starts
+    /// with its slash.
+    pub strip: usize,
+    /// Names tried in a folder, in this order.
+    pub index: Vec<String>,
+    /// Which symbolic links are followed.
+    pub symlinks: Symlinks,
+    /// Whether names that start with a dot are served.
+    pub hidden: bool,
+}
+
+/// Fields set on every answer whose path matches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderRule {
+    /// The paths it is for.
+    pub pattern: Pattern,
+    /// Field names and values, valid as they stand.
+    pub set: Vec<(String, String)>,
+    /// `Cache-Control` of these paths.
+    pub cache_control: Option<String>,
+}
+
+/// The small body of an overloaded disk's 503, held in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OverloadBody {
+    /// Where it was read from; its ending tells the media type.
+    pub path: PathBuf,
+    /// At most [`OverloadBody::MAX_BYTES`].
+    pub bytes: Arc<[u8]>,
+}
+
+/// The fields that configuration adds to one answer.
+#[derive(Debug, Default, PartialEq)]
+pub struct Fields<'a> {
+    /// Names and values, no name twice (compared without case).
+    pub set: Vec<(&'a str, &'a str)>,
+    /// The `Cache-Control` value.
+    pub cache_control: Option<&'a str>,
+}
+
+impl Plan {
+    /// What `amped serve DIR` means. The folder is not looked at: see `config::check_folder`.
+    pub fn for_folder(dir: &Path) -> Plan {
+        let root = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
+        Plan {
+            sites: vec![Site::for_folder(&root)],
+            ..Plan::default()
+        }
+    }
+}
+
+impl Default for Plan {
+    /// The defaults of every key, with no site.
+    fn default() -> Plan {
+        Plan {
+            listen: vec![Plan::DEFAULT_LISTEN],
+            workers: default_workers(),
+            driver: DriverChoice::Auto,
+            disk: DiskMode::Amped,
+            cache_bytes: 256_000_000,
+            revalidate: Duration::from_secs(1),
+            helpers: 32,
+            helper_queue: 1024,
+            access_log: AccessLog::Off,
+            limits: Limits::default(),
+            sites: Vec::new(),
+            overload_body: None,
+            retry_after: 1,
+            admin: None,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            idle_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(30),
+            max_body: 1024 * 1024,
+            max_connections: None,
+        }
+    }
+}
+
+impl Site {
+    /// A site for every host that serves the files below `root` (absolute).
+    pub fn for_folder(root: &Path) -> Site {
+        let files = FilesPlan::new(root.to_path_buf());
+        let route = Route::new(Pattern::everything(), Action::Files(files));
+        let found = root.join("404.html");
+        let error_pages = if found.is_file() {
+            vec![(404, found)]
+        } else {
+            Vec::new()
+        };
+        Site {
+            names: Vec::new(),
+            routes: vec![route],
+            headers: Vec::new(),
+            error_pages,
+        }
+    }
+
+    /// The fields that configuration adds to the answer that `route` gives for `path` (decoded).
+    ///
+    /// Every matching block applies, in order of appearance, then the route's own; where two set
+    /// the same name, the later one wins. Allocates: call it when a head is built, not per hit.
+    pub fn fields_for<'a>(&'a self, route: &'a Route, path: &[u8]) -> Fields<'a> {
+        let mut fields = Fields::default();
+        for rule in self
+            .headers
+            .iter()
+            .filter(|rule| rule.pattern.matches(path))
+        {
+            fields.add(&rule.set, rule.cache_control.as_deref());
+        }
+        fields.add(&route.headers, route.cache_control.as_deref());
+        fields
+    }
+
+    /// The file of the site's own page for a status.
+    pub fn error_page(&self, status: u16) -> Option<&Path> {
+        self.error_pages
+            .iter()
+            .find(|(code, _)| *code == status)
+            .map(|(_, path)| path.as_path())
+    }
+}
+
+impl Route {
+    /// A route that sets no fields.
+    pub fn new(pattern: Pattern, action: Action) -> Route {
+        Route {
+            pattern,
+            action,
+            headers: Vec::new(),
+            cache_control: None,
+        }
+    }
+}
+
+impl FilesPlan {
+    /// The files below `root`, with the defaults.
+    pub fn new(root: PathBuf) -> FilesPlan {
+        let index = vec!["index.html".to_owned()];
+        FilesPlan {
+            root,
+            strip: 0,
+            index,
+            symlinks: Symlinks::Within,
+            hidden: false,
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn add(&mut self, set: &'a [(String, String)], cache_control: Option<&'a str>) {
+        for (name, value) in set {
+            self.set
+                .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            self.set.push((name, value));
+        }
+        self.cache_control = cache_control.or(self.cache_control);
+    }
+}
+
+/// Cores this process may use: the affinity mask and the cgroup's quota count.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+impl Plan {
+    /// Where `amped` listens when nobody says otherwise: this machine alone can reach it.
+    pub const DEFAULT_LISTEN: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+}
+
+impl OverloadBody {
+    /// It must fit one socket buffer, so that sending it never waits.
+    pub const MAX_BYTES: u64 = 64 * 1024;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_fields_win_whatever_their_case() {
+        let mut site = Site::for_folder(Path::new("/nowhere"));
+        for (pattern, value, cache) in [("*", "a", Some("no-store")), ("*.png", "b", None)] {
+            site.headers.push(HeaderRule {
+                pattern: Pattern::parse(pattern).unwrap(),
+                set: vec![("X-Where".into(), value.into())],
+                cache_control: cache.map(str::to_owned),
+            });
+        }
+        site.routes[0].headers.push(("x-own".into(), "1".into()));
+        let image = site.fields_for(&site.routes[0], b"/a.png");
+        assert_eq!(image.set, [("X-Where", "b"), ("x-own", "1")]);
+        assert_eq!(image.cache_control, Some("no-store"));
+        site.routes[0].headers.push(("x-WHERE".into(), "c".into()));
+        let page = site.fields_for(&site.routes[0], b"/a.html");
+        assert_eq!(page.set, [("x-own", "1"), ("x-WHERE", "c")]);
+    }
+
+    #[test]
+    fn a_plan_can_be_shared() {
+        fn shared<T: Send + Sync>(_: &T) {}
+        let plan = Plan::for_folder(Path::new("."));
+        shared(&plan);
+        assert!(plan.workers >= 1 && plan.sites[0].routes.len() == 1);
+    }
+}
