@@ -1,0 +1,310 @@
+//! Byte ranges (RFC 9110 section 14): what a Range field asks of a representation, and the fields and parts that answer it.
+//! Goal: a range never reaches beyond the representation, and no list of them makes the answer larger than the whole.
+//! Costs: one range allocates nothing; several allocate one short list.
+
+use super::condition::{Validators, if_range_allows};
+use crate::h1::encode;
+use crate::head::{Fields, Known, Method};
+use crate::limits::MAX_RANGES;
+use std::ops::Range;
+
+/// What a Range field asks for. Ranges are half-open, never empty, and within the representation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ranges {
+    /// The whole: no range, one not understood, or too many of them. Answer 200.
+    Whole,
+    /// One part: answer 206 with Content-Range.
+    One(Range<u64>),
+    /// Parts that do not touch each other: answer 206 with multipart/byteranges.
+    Many(Vec<Range<u64>>),
+    /// None of the ranges is there: answer 416 with [`unsatisfied`].
+    Unsatisfiable,
+}
+
+/// What a request asks for of a representation of `len` bytes: only GET has ranges (RFC 9110 section 14.2), only
+/// one line of them, and only as If-Range allows. Conditions come first: see [`super::condition::evaluate`].
+pub fn of_request(method: Method, fields: &Fields, validators: &Validators, len: u64, now: u64) -> Ranges {
+    match fields.known(Known::Range) {
+        Some(field) if method == Method::Get && !fields.repeated(Known::Range) && if_range_allows(fields, validators, now) => {
+            parse(field, len)
+        }
+        _ => Ranges::Whole,
+    }
+}
+
+/// What a Range field's value asks for of a representation of `len` bytes.
+///
+/// A malformed list is ignored as a whole (RFC 9110 section 14.2 allows it). Ranges that overlap or touch are merged and then
+/// put in order, so that their sum never exceeds `len`; others keep the order they were asked in. More than
+/// [`MAX_RANGES`] are ignored: no reader needs them, and each would cost a part's head.
+pub fn parse(field: &[u8], len: u64) -> Ranges {
+    let Some(list) = bytes_unit(field) else { return Ranges::Whole };
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for spec in list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|spec| !spec.is_empty()) {
+        seen += 1;
+        match resolve(spec, len) {
+            Some(_) if seen > MAX_RANGES => return Ranges::Whole,
+            Some(range) if !range.is_empty() => found.push(range),
+            Some(_) => {}
+            None => return Ranges::Whole,
+        }
+    }
+    let ranges = if any_touch(&found) { merge(found) } else { found };
+    match (ranges.as_slice(), seen) {
+        (_, 0) => Ranges::Whole,
+        // An empty file asked for its last bytes: it can give all it has, which no Content-Range can say.
+        ([], _) if len == 0 && list.trim_ascii().starts_with(b"-") => Ranges::Whole,
+        ([], _) => Ranges::Unsatisfiable,
+        ([one], _) => Ranges::One(one.clone()),
+        _ => Ranges::Many(ranges),
+    }
+}
+
+/// The list behind `bytes=`; units are compared without case (RFC 9110 section 14.1).
+fn bytes_unit(field: &[u8]) -> Option<&[u8]> {
+    let (unit, list) = field.split_at_checked(b"bytes=".len())?;
+    unit.eq_ignore_ascii_case(b"bytes=").then_some(list)
+}
+
+/// The bytes a range asks for: empty if they are not there, `None` if it is malformed (RFC 9110 section 14.1.1).
+fn resolve(spec: &[u8], len: u64) -> Option<Range<u64>> {
+    let dash = spec.iter().position(|&b| b == b'-')?;
+    let (first, last) = (&spec[..dash], &spec[dash + 1..]);
+    match (first, last) {
+        (b"", suffix) => Some(len - number(suffix)?.min(len)..len),
+        (first, b"") => Some(number(first)?.min(len)..len),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last).then(|| first.min(len)..last.saturating_add(1).min(len))
+        }
+    }
+}
+
+/// Digits alone. A number beyond 64 bits is as good as the largest: no representation reaches either.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(digits.iter().fold(0, |sum: u64, b| sum.saturating_mul(10).saturating_add(u64::from(b - b'0'))))
+}
+
+fn any_touch(ranges: &[Range<u64>]) -> bool {
+    let touch = |a: &Range<u64>, b: &Range<u64>| a.start <= b.end && b.start <= a.end;
+    ranges.iter().enumerate().any(|(i, a)| ranges[..i].iter().any(|b| touch(a, b)))
+}
+
+fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// The value of Content-Range for one part: `bytes 0-4/10` (RFC 9110 section 14.4). The range must not be empty.
+pub fn content_range(out: &mut Vec<u8>, range: &Range<u64>, len: u64) {
+    debug_assert!(!range.is_empty(), "an empty range has no last byte");
+    out.extend_from_slice(b"bytes ");
+    encode::decimal(out, range.start);
+    out.push(b'-');
+    encode::decimal(out, range.end.saturating_sub(1));
+    out.push(b'/');
+    encode::decimal(out, len);
+}
+
+/// The value of Content-Range of a 416: `bytes */10`.
+pub fn unsatisfied(out: &mut Vec<u8>, len: u64) {
+    out.extend_from_slice(b"bytes */");
+    encode::decimal(out, len);
+}
+
+/// Writes multipart/byteranges around the parts of a representation (RFC 9110 section 14.6).
+///
+/// The boundary is the caller's: 1 to 70 letters and digits that do not stand in the representation, so
+/// from a source of chance.
+#[derive(Clone, Copy, Debug)]
+pub struct Multipart<'a> {
+    pub boundary: &'a [u8],
+    /// The representation's own media type, written into every part.
+    pub content_type: &'a [u8],
+    /// The whole representation's bytes.
+    pub len: u64,
+}
+
+impl Multipart<'_> {
+    /// The media type of the answer.
+    pub fn content_type(&self) -> Vec<u8> {
+        [b"multipart/byteranges; boundary=", self.boundary].concat()
+    }
+
+    /// What stands before a part's bytes.
+    pub fn part_head(&self, out: &mut Vec<u8>, range: &Range<u64>) {
+        out.extend_from_slice(DELIMITER);
+        out.extend_from_slice(self.boundary);
+        out.extend_from_slice(b"\r\n");
+        encode::field(out, CONTENT_TYPE, self.content_type);
+        out.extend_from_slice(CONTENT_RANGE);
+        content_range(out, range, self.len);
+        out.extend_from_slice(b"\r\n\r\n");
+    }
+
+    /// What stands behind the last part's bytes.
+    pub fn closing(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(DELIMITER);
+        out.extend_from_slice(self.boundary);
+        out.extend_from_slice(CLOSE);
+    }
+
+    /// The answer's Content-Length.
+    pub fn content_length(&self, ranges: &[Range<u64>]) -> u64 {
+        let parts: u64 = ranges.iter().map(|range| self.part_head_len(range) + (range.end - range.start)).sum();
+        parts + (DELIMITER.len() + self.boundary.len() + CLOSE.len()) as u64
+    }
+
+    fn part_head_len(&self, range: &Range<u64>) -> u64 {
+        let numbers = [range.start, range.end.saturating_sub(1), self.len].map(encode::decimal_len);
+        let marks = DELIMITER.len() + CONTENT_TYPE.len() + CONTENT_RANGE.len() + b"\r\n: \r\nbytes -/\r\n\r\n".len();
+        (marks + self.boundary.len() + self.content_type.len()) as u64 + numbers.iter().sum::<u64>()
+    }
+}
+
+const DELIMITER: &[u8] = b"\r\n--";
+const CLOSE: &[u8] = b"--\r\n";
+const CONTENT_TYPE: &[u8] = b"Content-Type";
+const CONTENT_RANGE: &[u8] = b"Content-Range: ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::parse_request;
+    use Ranges::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn single_ranges() {
+        for (field, len, expected) in [
+            ("bytes=0-4", 10, One(0..5)),
+            ("BYTES=0-4", 10, One(0..5)),
+            ("bytes= 0-4 ", 10, One(0..5)),
+            ("bytes=5-", 10, One(5..10)),
+            ("bytes=9-9", 10, One(9..10)),
+            ("bytes=0-99", 10, One(0..10)),
+            ("bytes=-3", 10, One(7..10)),
+            ("bytes=-99", 10, One(0..10)),
+            ("bytes=0-18446744073709551615", 10, One(0..10)),
+            ("bytes=0-99999999999999999999999", u64::MAX, One(0..u64::MAX)),
+            ("bytes=-99999999999999999999999", 10, One(0..10)),
+            ("bytes=10-", 10, Unsatisfiable),
+            ("bytes=10-20", 10, Unsatisfiable),
+            ("bytes=-0", 10, Unsatisfiable),
+            ("bytes=99999999999999999999999-", 10, Unsatisfiable),
+            ("bytes=0-", 0, Unsatisfiable),
+            ("bytes=-5", 0, Whole),
+        ] {
+            assert_eq!(parse(field.as_bytes(), len), expected, "{field} of {len}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_ignored() {
+        for field in [
+            "", "bytes", "bytes=", "bytes=,", "bytes =0-1", "lines=0-1", "bytes=a-b", "bytes=4-0", "bytes=0", "bytes=-", "bytes=--1",
+            "bytes=0-1-2", "bytes=+0-1", "bytes=0x0-1", "bytes=0 -1", "bytes=0-1;", "bytes=0-1,4-0", "bytes=0-1,x", "bytes=1.5-2",
+        ] {
+            assert_eq!(parse(field.as_bytes(), 10), Whole, "{field}");
+        }
+    }
+
+    #[test]
+    fn several_ranges_are_merged_only_where_they_touch() {
+        for (field, expected) in [
+            ("bytes=0-0,9-9", Many(vec![0..1, 9..10])),
+            ("bytes=9-9, ,0-0", Many(vec![9..10, 0..1])),
+            ("bytes=-1,0-0", Many(vec![9..10, 0..1])),
+            ("bytes=0-0,20-30", One(0..1)),
+            ("bytes=0-4,5-9", One(0..10)),
+            ("bytes=0-4,2-6", One(0..7)),
+            ("bytes=0-,0-,0-", One(0..10)),
+            ("bytes=8-9,0-1,1-3", Many(vec![0..4, 8..10])),
+            ("bytes=20-,30-", Unsatisfiable),
+        ] {
+            assert_eq!(parse(field.as_bytes(), 10), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn too_many_ranges_are_answered_with_the_whole() {
+        let list = |n: usize| format!("bytes={}", (0..n).map(|i| format!("{}-{}", i * 2, i * 2)).collect::<Vec<_>>().join(","));
+        assert!(matches!(parse(list(MAX_RANGES).as_bytes(), 1000), Many(ranges) if ranges.len() == MAX_RANGES));
+        assert_eq!(parse(list(MAX_RANGES + 1).as_bytes(), 1000), Whole);
+    }
+
+    #[test]
+    fn a_request_has_ranges_only_where_they_mean_something() {
+        let ask = |method, lines: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
+            let fields = parse_request(head.as_bytes(), &mut 0).unwrap().unwrap().0.fields;
+            of_request(method, &fields, &Validators { etag: Some(b"\"a\""), last_modified: None }, 10, 0)
+        };
+        assert_eq!(ask(Method::Get, "Range: bytes=0-0"), One(0..1));
+        assert_eq!(ask(Method::Head, "Range: bytes=0-0"), Whole);
+        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nRange: bytes=1-1"), Whole);
+        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"b\""), Whole);
+        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"a\""), One(0..1));
+        assert_eq!(ask(Method::Get, "X: y"), Whole);
+    }
+
+    #[test]
+    fn content_range_counts_from_zero_to_the_last_byte() {
+        let mut out = Vec::new();
+        content_range(&mut out, &(0..5), 10);
+        out.push(b' ');
+        unsatisfied(&mut out, 10);
+        assert_eq!(out, b"bytes 0-4/10 bytes */10");
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_stay_within_and_sum_to_no_more_than_the_whole(
+            specs in prop::collection::vec((any::<Option<u8>>(), any::<Option<u8>>()), 0..20), len in 0..200u64,
+        ) {
+            let text = |n: Option<u8>| n.map(|n| n.to_string()).unwrap_or_default();
+            let list: Vec<_> = specs.iter().map(|&(a, b)| format!("{}-{}", text(a), text(b))).collect();
+            let ranges = match parse(format!("bytes={}", list.join(",")).as_bytes(), len) {
+                One(range) => vec![range],
+                Many(ranges) => { prop_assert!(ranges.len() > 1 && ranges.len() <= MAX_RANGES); ranges }
+                Whole | Unsatisfiable => vec![],
+            };
+            prop_assert!(ranges.iter().all(|r| r.start < r.end && r.end <= len));
+            prop_assert!(ranges.iter().map(|r| r.end - r.start).sum::<u64>() <= len);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, len: u64) {
+            parse(&bytes, len);
+            parse(&[b"bytes=", bytes.as_slice()].concat(), len);
+        }
+
+        #[test]
+        fn a_multipart_body_is_as_long_as_promised(
+            ranges in prop::collection::vec((0..5000u64, 1..5000u64), 1..5), boundary in "[a-z]{1,70}", content_type in "[a-z]{1,9}/x",
+        ) {
+            let (boundary, content_type) = (boundary.as_bytes(), content_type.as_bytes());
+            let multipart = Multipart { boundary, content_type, len: 10_000 };
+            let ranges: Vec<_> = ranges.into_iter().map(|(start, len)| start..start + len).collect();
+            let mut body = Vec::new();
+            for range in &ranges {
+                multipart.part_head(&mut body, range);
+                body.resize(body.len() + (range.end - range.start) as usize, b'x');
+            }
+            multipart.closing(&mut body);
+            prop_assert_eq!(body.len() as u64, multipart.content_length(&ranges));
+            prop_assert!(multipart.content_type().ends_with(boundary));
+        }
+    }
+}
