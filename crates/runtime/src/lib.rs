@@ -1,1 +1,28 @@
-//! amped-runtime.
+//! amped-runtime: amped's event loop, sockets and disk.
+//!
+//! All of amped's unsafe code and all of its system calls are here. One loop per thread, tasks that are not `Send`, operations
+//! that own their memory until the kernel has finished with it, and helpers for whatever can block.
+//!
+//! ```text
+//! runtime    the loop: a turn, and what is measured of it        executor  tasks, run queue, wakes from other threads
+//! driver     selectors and io_uring behind one enum              timer     a wheel of lazy deadlines
+//! net        listener, stream                                    buffer    pooled chunks in, shared pieces out
+//! disk       what never waits, helpers for what does             clock     one read per turn
+//! ```
+
+pub mod disk;
+pub mod driver;
+pub mod net;
+
+mod buffer;
+mod clock;
+mod executor;
+mod meter;
+mod runtime;
+mod timer;
+
+pub use buffer::{Chunk, SendQueue};
+pub use clock::Clock;
+pub use executor::yield_now;
+pub use meter::{Meter, Worst};
+pub use runtime::{Runtime, Sleep};

@@ -1,0 +1,354 @@
+//! Helpers: a bounded pool of threads for whatever can block, shared by all loops.
+//!
+//! Jobs wait in one queue, first in first out. When the queue is half full the newest go first, because the oldest have waited
+//! so long that their clients are likely to give up anyway; when it is full the oldest is refused, so a newcomer always has a
+//! chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one
+//! thread of their own, so that helpers held by a dead disk do not hold them too.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// A handle on the pool; clones share it.
+#[derive(Clone, Debug)]
+pub struct Helpers(Arc<Pool>);
+
+/// Which queue a job waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A request waits for it.
+    Serve,
+    /// Memory answers meanwhile; small and quick unless the disk is in trouble.
+    Urgent,
+}
+
+/// The job was not run: the queue was full, or it panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// A job's result, to be awaited on a loop. Dropping it drops the job if no helper has begun it.
+#[derive(Debug)]
+pub struct Job<T> {
+    cell: Arc<Cell<T>>,
+}
+
+/// What the pool is doing, for the log and the admin page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Threads started.
+    pub threads: usize,
+    /// Helpers with a job.
+    pub busy: usize,
+    /// Helpers whose job has taken more than a second so far: a disk in trouble.
+    pub stuck: usize,
+    /// Jobs waiting.
+    pub queued: usize,
+    /// Jobs run.
+    pub ran: u64,
+    /// Jobs refused because the queue was full.
+    pub refused: u64,
+    /// Jobs dropped because nobody wanted them any more.
+    pub dropped: u64,
+    /// The queue's delay, a moving average.
+    pub delay: Duration,
+    /// The longest a job has waited before a helper began it.
+    pub longest_delay: Duration,
+}
+
+#[derive(Debug)]
+struct Pool {
+    queues: Mutex<Queues>,
+    work: Condvar,
+    urgent_work: Condvar,
+    origin: Instant,
+    helpers: usize,
+    bound: usize,
+    /// By helper: when its job began, in milliseconds since `origin` plus one; 0 while it has none.
+    began: Vec<AtomicU64>,
+    ran: AtomicU64,
+    refused: AtomicU64,
+    dropped: AtomicU64,
+    delay_us: AtomicU64,
+    longest_delay_us: AtomicU64,
+    queued: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queues {
+    serve: VecDeque<Waiting>,
+    urgent: VecDeque<Waiting>,
+    threads: usize,
+    idle: usize,
+    urgent_thread: bool,
+}
+
+struct Waiting {
+    since: Instant,
+    work: Box<dyn Work>,
+}
+
+/// A job without its type.
+trait Work: Send {
+    fn is_wanted(&self) -> bool;
+    fn run(self: Box<Self>);
+    fn refuse(self: Box<Self>);
+}
+
+struct Typed<T, F> {
+    cell: Arc<Cell<T>>,
+    call: F,
+}
+
+#[derive(Debug)]
+struct Cell<T> {
+    state: Mutex<State<T>>,
+    wanted: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    outcome: Option<Result<T, Refused>>,
+    waker: Option<Waker>,
+}
+
+impl Helpers {
+    /// A pool of at most `helpers` threads (plus one for urgent jobs), started when first needed, and at most `bound` waiting
+    /// jobs.
+    pub fn new(helpers: usize, bound: usize) -> Self {
+        let helpers = helpers.max(1);
+        Self(Arc::new(Pool {
+            queues: Mutex::default(),
+            work: Condvar::new(),
+            urgent_work: Condvar::new(),
+            origin: Instant::now(),
+            helpers,
+            bound: bound.max(1),
+            began: (0..=helpers).map(|_| AtomicU64::new(0)).collect(),
+            ran: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            delay_us: AtomicU64::new(0),
+            longest_delay_us: AtomicU64::new(0),
+            queued: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Lets a helper run `call`. When the queue is full, its oldest job is refused to make room.
+    pub fn submit<T: Send + 'static>(&self, class: Class, call: impl FnOnce() -> T + Send + 'static) -> Job<T> {
+        let state = Mutex::new(State { outcome: None, waker: None });
+        let cell = Arc::new(Cell { state, wanted: AtomicBool::new(true) });
+        let work = Box::new(Typed { cell: Arc::clone(&cell), call });
+        self.0.enqueue(class, Waiting { since: Instant::now(), work });
+        Job { cell }
+    }
+
+    /// Whether the queue is so long that its newest jobs go first.
+    pub fn is_overloaded(&self) -> bool {
+        self.0.queued.load(Relaxed) * 2 >= self.0.bound
+    }
+
+    /// What the pool is doing now.
+    pub fn stats(&self) -> Stats {
+        let pool = &self.0;
+        let now = pool.millis();
+        let running = pool.began.iter().map(|began| began.load(Relaxed)).filter(|&began| began != 0);
+        let (busy, stuck) = running.fold((0, 0), |(busy, stuck), began| {
+            (busy + 1, stuck + usize::from(now.saturating_sub(began) > STUCK_MS))
+        });
+        let queues = pool.lock();
+        Stats {
+            threads: queues.threads + usize::from(queues.urgent_thread),
+            busy,
+            stuck,
+            queued: queues.serve.len() + queues.urgent.len(),
+            ran: pool.ran.load(Relaxed),
+            refused: pool.refused.load(Relaxed),
+            dropped: pool.dropped.load(Relaxed),
+            delay: Duration::from_micros(pool.delay_us.load(Relaxed)),
+            longest_delay: Duration::from_micros(pool.longest_delay_us.load(Relaxed)),
+        }
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn millis(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64 + 1
+    }
+
+    fn enqueue(self: &Arc<Self>, class: Class, waiting: Waiting) {
+        let mut queues = self.lock();
+        if class == Class::Urgent {
+            queues.urgent.push_back(waiting);
+            let needs_thread = !std::mem::replace(&mut queues.urgent_thread, true);
+            drop(queues);
+            return self.start_or_notify(needs_thread.then_some(0), class);
+        }
+        let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_front() } else { None };
+        queues.serve.push_back(waiting);
+        self.queued.store(queues.serve.len(), Relaxed);
+        // An idle helper that has been woken and has not come yet still counts as idle, so more jobs than idle helpers need one.
+        let needs_thread = queues.serve.len() > queues.idle && queues.threads < self.helpers;
+        queues.threads += usize::from(needs_thread);
+        let number = queues.threads;
+        drop(queues);
+        if let Some(evicted) = evicted {
+            self.turn_away(evicted);
+        }
+        self.start_or_notify(needs_thread.then_some(number), class);
+    }
+
+    fn turn_away(&self, evicted: Waiting) {
+        let counter = if evicted.work.is_wanted() { &self.refused } else { &self.dropped };
+        counter.fetch_add(1, Relaxed);
+        evicted.work.refuse();
+    }
+
+    fn start_or_notify(self: &Arc<Self>, thread: Option<usize>, class: Class) {
+        if thread.is_some_and(|number| self.start(class, number).is_ok()) {
+            return;
+        }
+        match class {
+            Class::Serve => self.work.notify_one(),
+            Class::Urgent => self.urgent_work.notify_one(),
+        }
+    }
+
+    fn start(self: &Arc<Self>, class: Class, number: usize) -> io::Result<()> {
+        let pool = Arc::clone(self);
+        let name = if class == Class::Serve { "amped-helper" } else { "amped-urgent" };
+        let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK);
+        match thread.spawn(move || pool.help(class, number)) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // No thread to be had now (a limit, memory): those there are go on, and the next job tries again.
+                let mut queues = self.lock();
+                match class {
+                    Class::Serve => queues.threads -= 1,
+                    Class::Urgent => queues.urgent_thread = false,
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A helper's life.
+    fn help(&self, class: Class, number: usize) {
+        loop {
+            let work = self.next(class);
+            let began = self.began.get(number).unwrap_or(&self.began[0]);
+            began.store(self.millis(), Relaxed);
+            work.run();
+            began.store(0, Relaxed);
+            self.ran.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn next(&self, class: Class) -> Box<dyn Work> {
+        let mut queues = self.lock();
+        loop {
+            let waiting = match class {
+                Class::Urgent => queues.urgent.pop_front(),
+                Class::Serve if queues.serve.len() * 2 >= self.bound => queues.serve.pop_back(),
+                Class::Serve => queues.serve.pop_front(),
+            };
+            self.queued.store(queues.serve.len(), Relaxed);
+            match waiting {
+                Some(waiting) if waiting.work.is_wanted() => {
+                    self.note_delay(waiting.since.elapsed());
+                    return waiting.work;
+                }
+                Some(_) => {
+                    self.dropped.fetch_add(1, Relaxed);
+                }
+                None => {
+                    queues.idle += usize::from(class == Class::Serve);
+                    let signal = if class == Class::Serve { &self.work } else { &self.urgent_work };
+                    queues = signal.wait(queues).unwrap_or_else(PoisonError::into_inner);
+                    queues.idle -= usize::from(class == Class::Serve);
+                }
+            }
+        }
+    }
+
+    /// Called under the queues' lock, so load and store suffice.
+    fn note_delay(&self, delay: Duration) {
+        let delay = delay.as_micros() as u64;
+        let average = self.delay_us.load(Relaxed);
+        self.delay_us.store((average * 7 + delay) / 8, Relaxed);
+        if delay > self.longest_delay_us.load(Relaxed) {
+            self.longest_delay_us.store(delay, Relaxed);
+        }
+    }
+}
+
+impl<T: Send, F: FnOnce() -> T + Send> Work for Typed<T, F> {
+    fn is_wanted(&self) -> bool {
+        self.cell.wanted.load(Relaxed)
+    }
+
+    fn run(self: Box<Self>) {
+        let Self { cell, call } = *self;
+        let outcome = catch_unwind(AssertUnwindSafe(call)).map_err(|_| Refused);
+        cell.finish(outcome);
+    }
+
+    fn refuse(self: Box<Self>) {
+        self.cell.finish(Err(Refused));
+    }
+}
+
+impl<T> Cell<T> {
+    fn finish(&self, outcome: Result<T, Refused>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.outcome = Some(outcome);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Future for Job<T> {
+    type Output = Result<T, Refused>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.cell.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Drop for Job<T> {
+    fn drop(&mut self) {
+        self.cell.wanted.store(false, Relaxed);
+        // A waker left behind would keep its task alive for as long as a stuck helper holds the job.
+        self.cell.state.lock().unwrap_or_else(PoisonError::into_inner).waker = None;
+    }
+}
+
+impl std::fmt::Debug for Queues {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Queues").field("serve", &self.serve.len()).finish_non_exhaustive()
+    }
+}
+
+/// A helper's job that takes longer than this is counted as stuck.
+const STUCK_MS: u64 = 1000;
+/// Helpers call nothing deep; many of them should cost little.
+const STACK: usize = 256 * 1024;

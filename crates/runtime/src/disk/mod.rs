@@ -1,0 +1,15 @@
+//! The disk: what memory can answer at once, and helpers for the rest.
+//!
+//! `now` never waits: it opens and reads what the kernel holds in memory, on mounts where that is known to work (`mount`), and
+//! says `WouldBlock` otherwise. `helpers` are a bounded pool of threads that may wait for anything. Nothing else in amped touches
+//! a file.
+
+mod helpers;
+mod mount;
+mod now;
+mod root;
+
+pub use helpers::{Class, Helpers, Job, Refused, Stats};
+pub use mount::{Ability, Mount};
+pub use now::{is_warm, read_now, warm};
+pub use root::{FileKind, Root, Stamp, Symlinks, read_at, stamp};

@@ -1,0 +1,100 @@
+//! Reads that do not wait: preadv2(2) with RWF_NOWAIT, and the question whether a window is in memory.
+//!
+//! Not strictly without waiting: where extent maps are cold the kernel may sleep for one read of metadata (measured: 0.3 ms on
+//! a fragmented ext4, 1.9 ms on XFS). The loop's meter watches these steps.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::mount::{Ability, Mount};
+use super::root::read_at;
+
+/// Reads what is in memory. A short count means the rest is not (or the file ends).
+///
+/// # Errors
+/// `WouldBlock` when nothing is in memory, or the mount cannot tell: ask a helper, once.
+pub fn read_now(mount: &Mount, file: &File, memory: &mut [u8], offset: u64) -> io::Result<usize> {
+    match mount.ability() {
+        Ability::None => Err(io::ErrorKind::WouldBlock.into()),
+        Ability::Memory => read_at(file, memory, offset),
+        Ability::NoWait => match read_now_unchecked(file, memory, offset) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => {
+                mount.refuse();
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            read => read,
+        },
+    }
+}
+
+pub(crate) fn read_now_unchecked(file: &File, memory: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut vectors = [IoSliceMut::new(memory)];
+    Ok(preadv2(file, &mut vectors, offset, ReadWriteFlags::NOWAIT)?)
+}
+
+/// Whether the window can be sent without waiting for the disk, as far as can be told without reading it.
+///
+/// cachestat(2) counts pages that are still being read as present, so the end of every read-ahead unit is touched as well.
+/// Without the right to ask (the file is another user's) the answer is no.
+pub fn is_warm(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
+    match mount.ability() {
+        Ability::Memory => true,
+        Ability::None => false,
+        Ability::NoWait => is_resident(file, offset, length) && is_readable(mount, file, offset, length),
+    }
+}
+
+fn is_resident(file: &File, offset: u64, length: usize) -> bool {
+    let range = [offset, length as u64];
+    let mut stat = CacheStat::default();
+    // SAFETY: both pointers lead to memory of the size that the call expects, and no flags are defined.
+    let result = unsafe { libc::syscall(CACHESTAT, file.as_fd().as_raw_fd(), &range, &mut stat, 0) };
+    let pages = (offset + length as u64).div_ceil(PAGE) - offset / PAGE;
+    result == 0 && stat.cached >= pages
+}
+
+fn is_readable(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
+    let last = offset + length as u64 - 1;
+    let ends = (offset / READ_AHEAD..last / READ_AHEAD).map(|unit| (unit + 1) * READ_AHEAD - 1);
+    ends.chain([last]).all(|at| matches!(read_now(mount, file, &mut [0], at), Ok(1)))
+}
+
+/// Brings the window into memory and says how much of it there is. Waits for the disk: for helpers.
+///
+/// # Errors
+/// EIO from the disk.
+pub fn warm(file: &File, offset: u64, length: usize) -> io::Result<usize> {
+    // Reading is the only proof of presence that works on every mount; the scratch memory stays in the processor's cache.
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length as u64), rustix::fs::Advice::WillNeed);
+    let mut scratch = vec![0; SCRATCH.min(length)];
+    let mut done = 0;
+    while done < length {
+        let step = scratch.len().min(length - done);
+        match read_at(file, &mut scratch[..step], offset + done as u64)? {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
+/// The kernel's `struct cachestat`.
+#[repr(C)]
+#[derive(Default)]
+struct CacheStat {
+    cached: u64,
+    dirty: u64,
+    writeback: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
+/// cachestat(2), Linux 6.5; the number is the same on every architecture.
+const CACHESTAT: libc::c_long = 451;
+const PAGE: u64 = 4096;
+/// The kernel's usual read-ahead: pages are read, and become readable, in units no larger than this.
+const READ_AHEAD: u64 = 128 * 1024;
+const SCRATCH: usize = 128 * 1024;

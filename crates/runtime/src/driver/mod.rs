@@ -1,0 +1,380 @@
+//! The driver: every operation on a descriptor, whichever way this machine waits for them.
+//!
+//! Operations are completion-shaped: an operation owns its memory until its last completion. Readiness drivers try the system
+//! call first and arm only on EAGAIN; the completion driver submits. Both live behind one enum: a predictable branch and no
+//! generics above. Wakers are called while the driver is borrowed, which is sound because a wake only queues its task.
+
+pub(crate) mod buffer_ring;
+mod epoll;
+mod poll;
+mod readiness;
+mod selector;
+mod slots;
+mod source;
+mod uring;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use self::epoll::Epoll;
+use self::readiness::Readiness;
+use self::selector::Selector;
+pub use self::slots::Token;
+use self::slots::Slots;
+use self::source::{Flags, Source, Tick, wait};
+use self::uring::Uring;
+use crate::buffer::{Chunk, Pool, SendQueue};
+use crate::timer::Wheel;
+
+/// A way to wait, as named on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// io_uring.
+    Uring,
+    /// Edge-triggered epoll.
+    EpollEdge,
+    /// poll(2).
+    Poll,
+}
+
+impl Kind {
+    /// Every driver this build has.
+    pub const ALL: [Self; 3] = [Self::Uring, Self::EpollEdge, Self::Poll];
+
+    /// The name that the command line and the logs use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::EpollEdge => "epoll-edge",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// Sets up a driver of this kind and gives it up again: whether it works here, and if not, why.
+///
+/// # Errors
+/// What the kernel said. For io_uring that includes a live round trip, since a sandbox may allow the set-up and not the use.
+pub fn probe(kind: Kind) -> io::Result<()> {
+    Engine::new(kind).map(drop)
+}
+
+/// The sources, their deadlines, and the engine that serves them.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    // Field order is drop order: the engine (and with it the ring) before the sources whose memory it uses.
+    engine: Engine,
+    sources: Slots<Source>,
+    wheel: Wheel,
+    sleepers: Slots<Sleeper>,
+    now: u64,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Readiness(Readiness),
+    Uring(Box<Uring>),
+}
+
+#[derive(Debug, Default)]
+struct Sleeper {
+    waker: Option<Waker>,
+    over: bool,
+}
+
+impl Engine {
+    fn new(kind: Kind) -> io::Result<Self> {
+        Ok(match kind {
+            Kind::Uring => Self::Uring(Box::new(Uring::new()?)),
+            Kind::EpollEdge => Self::Readiness(Readiness::new(Selector::Epoll(Epoll::new()?))),
+            Kind::Poll => Self::Readiness(Readiness::new(Selector::Poll(poll::Poll::default()))),
+        })
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(kind: Kind) -> io::Result<Self> {
+        Ok(Self {
+            engine: Engine::new(kind)?,
+            sources: Slots::default(),
+            wheel: Wheel::new(0),
+            sleepers: Slots::default(),
+            now: 0,
+        })
+    }
+
+    /// Takes a non-blocking descriptor into care.
+    pub(crate) fn attach(&mut self, fd: OwnedFd) -> Token {
+        self.sources.insert(Source::new(fd))
+    }
+
+    pub(crate) fn attach_listener(&mut self, fd: OwnedFd) -> Token {
+        let mut source = Source::new(fd);
+        source.flags.set(Flags::LISTENER);
+        self.sources.insert(source)
+    }
+
+    /// The owner lets go. The descriptor is closed at once, or after its last completion.
+    pub(crate) fn close(&mut self, token: Token) {
+        let Some(source) = self.sources.get_mut(token) else { return };
+        source.reader = None;
+        source.writer = None;
+        let now = match &mut self.engine {
+            Engine::Readiness(readiness) => {
+                if source.flags.has(Flags::ARMED) {
+                    readiness.forget(source, token);
+                }
+                true
+            }
+            Engine::Uring(uring) => uring.close(source),
+        };
+        if now {
+            self.sources.remove(token);
+        }
+    }
+
+    pub(crate) fn accept(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.accept(source, token, context),
+            Engine::Uring(uring) => uring.accept(source, token, context),
+        }
+    }
+
+    pub(crate) fn recv(
+        &mut self,
+        token: Token,
+        pool: &Rc<Pool>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Chunk>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.recv(source, token, pool, context),
+            Engine::Uring(uring) => uring.recv(source, token, pool, context),
+        }
+    }
+
+    pub(crate) fn readable(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.readable(source, token, context),
+            Engine::Uring(uring) => uring.readable(source, token, context),
+        }
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        token: Token,
+        queue: &mut SendQueue,
+        more: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.send(source, token, queue, more, context),
+            Engine::Uring(uring) => uring.send(source, token, queue, more, context),
+        }
+    }
+
+    pub(crate) fn sent(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(_) => Poll::Ready(Ok(())),
+            Engine::Uring(uring) => uring.sent(source, context),
+        }
+    }
+
+    pub(crate) fn sendfile(
+        &mut self,
+        token: Token,
+        file: BorrowedFd<'_>,
+        window: (u64, usize),
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.sendfile(source, token, file, window, context),
+            Engine::Uring(uring) => uring.sendfile(source, token, file, window, context),
+        }
+    }
+
+    pub(crate) fn writable(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.writable(source, token, context),
+            Engine::Uring(uring) => uring.writable(source, token, context),
+        }
+    }
+
+    /// A connect has been started and has not finished: the next wait for writability must ask the kernel.
+    pub(crate) fn expect_not_writable(&mut self, token: Token) {
+        if let Some(source) = self.sources.get_mut(token) {
+            source.flags.clear(Flags::WRITABLE);
+        }
+    }
+
+    /// Waits until the connection is known to be dead (`reset`), or the peer to have finished sending as well (`end`).
+    ///
+    /// Only what has been seen counts: the reader must be waiting (or have been told to stop) for news to arrive.
+    pub(crate) fn gone(&mut self, token: Token, end: bool, context: &mut Context<'_>) -> Poll<()> {
+        let Some(source) = self.sources.get_mut(token) else { return Poll::Ready(()) };
+        if source.flags.has(Flags::RESET | Flags::TIMED_OUT) || (end && source.flags.has(Flags::HANGUP)) {
+            return Poll::Ready(());
+        }
+        wait(&mut source.reader, context.waker());
+        Poll::Pending
+    }
+
+    /// Calls `with` on the descriptor: for the rare call that needs no waiting (shutdown, names, options).
+    pub(crate) fn with_fd<T>(&mut self, token: Token, with: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+        with(&self.sources.get_mut(token).ok_or_else(closed)?.fd)
+    }
+
+    /// Both waiters give up in `delay` milliseconds; `None` takes the deadline away. A store, nearly always.
+    pub(crate) fn deadline_in(&mut self, token: Token, delay: Option<u32>) {
+        let Some(source) = self.sources.get_mut(token) else { return };
+        source.flags.clear(Flags::TIMED_OUT);
+        let Some(delay) = delay else {
+            source.deadline = Tick::NEVER;
+            return;
+        };
+        let due = self.now + u64::from(delay.clamp(1, MAX_DELAY));
+        source.deadline = Tick::at(due);
+        let looked_at_in_time = source.wheel_tick.until(self.now).is_some_and(|until| until <= u64::from(delay));
+        if !looked_at_in_time {
+            source.wheel_tick = source.deadline;
+            self.wheel.insert(due, token.pack());
+        }
+    }
+
+    /// A sleeper that wakes after `delay` milliseconds.
+    pub(crate) fn sleep(&mut self, delay: u64) -> Token {
+        let token = self.sleepers.insert(Sleeper::default());
+        self.wheel.insert(self.now + delay.max(1), token.pack() | SLEEPER);
+        token
+    }
+
+    pub(crate) fn slept(&mut self, token: Token, context: &mut Context<'_>) -> Poll<()> {
+        match self.sleepers.get_mut(token) {
+            Some(sleeper) if !sleeper.over => {
+                wait(&mut sleeper.waker, context.waker());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    pub(crate) fn forget_sleeper(&mut self, token: Token) {
+        self.sleepers.remove(token);
+    }
+
+    /// Waits for events until `limit` at the longest, or the next deadline; `None` waits for whatever comes first.
+    pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<usize> {
+        let deadline = self.wheel.next().map(Duration::from_millis);
+        let timeout = match (limit, deadline) {
+            (Some(limit), Some(deadline)) => Some(limit.min(deadline)),
+            (limit, deadline) => limit.or(deadline),
+        };
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.wait(&mut self.sources, timeout),
+            Engine::Uring(uring) => uring.wait(&mut self.sources, timeout),
+        }
+    }
+
+    /// Lets what is due by `now` (ticks) come up.
+    pub(crate) fn expire(&mut self, now: u64) {
+        self.now = now;
+        let (sources, sleepers) = (&mut self.sources, &mut self.sleepers);
+        let mut early = Vec::new();
+        self.wheel.advance(now, |key| {
+            if key & SLEEPER != 0 {
+                if let Some(sleeper) = sleepers.get_mut(Token::unpack(key)) {
+                    sleeper.over = true;
+                    if let Some(waker) = sleeper.waker.take() {
+                        waker.wake();
+                    }
+                }
+                return;
+            }
+            let Some(source) = sources.get_mut(Token::unpack(key)) else { return };
+            if source.wheel_tick.until(now).is_some_and(|until| until > 0) {
+                return; // An older entry of a source that has asked for a look later on.
+            }
+            source.wheel_tick = Tick::NEVER;
+            match source.deadline.until(now) {
+                None => {}
+                Some(0) => {
+                    source.deadline = Tick::NEVER;
+                    source.flags.set(Flags::TIMED_OUT);
+                    source.wake_both();
+                }
+                Some(later) => early.push((now + later, key)),
+            }
+        });
+        for (due, key) in early {
+            if let Some(source) = self.sources.get_mut(Token::unpack(key)) {
+                source.wheel_tick = Tick::at(due);
+            }
+            self.wheel.insert(due, key);
+        }
+    }
+
+    /// Descriptors in care, those that wait for a final completion included.
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Reports for descriptors that were closed meanwhile.
+    pub(crate) fn late_events(&self) -> u64 {
+        match &self.engine {
+            Engine::Readiness(readiness) => readiness.late_events,
+            Engine::Uring(uring) => uring.late_events,
+        }
+    }
+
+    /// Takes every waker: when the loop ends, tasks that wait for it must be let go.
+    pub(crate) fn take_wakers(&mut self) -> Vec<Waker> {
+        let sources = self.sources.iter_mut().flat_map(|source| [source.reader.take(), source.writer.take()]);
+        let sleepers = self.sleepers.iter_mut().map(|sleeper| sleeper.waker.take());
+        sources.chain(sleepers).flatten().collect()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Engine::Uring(uring) = &mut self.engine
+            && !uring.drain(&mut self.sources)
+        {
+            // The kernel may still write to what the sources own: rather lose the memory than let it be reused.
+            std::mem::forget(std::mem::take(&mut self.sources));
+        }
+    }
+}
+
+/// The source, unless it is closed or its deadline has passed.
+fn usable(sources: &mut Slots<Source>, token: Token) -> io::Result<&mut Source> {
+    let source = sources.get_mut(token).ok_or_else(closed)?;
+    if source.flags.has(Flags::TIMED_OUT) {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(source)
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the descriptor was closed")
+}
+
+/// Marks a wheel's key as a sleeper's; a source's packed token leaves the bit free.
+const SLEEPER: u64 = 1 << 63;
+/// The longest deadline, 20 days: `Tick` compares rightly up to 24.
+const MAX_DELAY: u32 = 20 * 24 * 3600 * 1000;

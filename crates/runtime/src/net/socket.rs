@@ -1,0 +1,143 @@
+//! The socket calls, one function each: non-blocking, errors as the kernel names them.
+//!
+//! They sit apart so that every driver makes the same call in the same way, and so that `unsafe` is short.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::net::sockopt;
+
+use crate::buffer::SendQueue;
+
+/// Receives what is there. 0 means that the peer has finished.
+pub(crate) fn recv(fd: BorrowedFd<'_>, memory: &mut [u8]) -> io::Result<usize> {
+    retry(|| {
+        // SAFETY: pointer and length describe `memory`.
+        unsafe { libc::recv(fd.as_raw_fd(), memory.as_mut_ptr().cast(), memory.len(), libc::MSG_DONTWAIT) }
+    })
+}
+
+/// Sends what the socket takes of the queue, in one call. `more` promises that bytes follow at once: without that promise kept
+/// the kernel would hold a partial segment back for 200 ms.
+pub(crate) fn send(fd: BorrowedFd<'_>, queue: &mut SendQueue, more: bool) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+    if let Some(bytes) = queue.single() {
+        // SAFETY: pointer and length describe `bytes`.
+        return retry(|| unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) });
+    }
+    let mut vectors: [MaybeUninit<libc::iovec>; MAX_VECTORS] = [const { MaybeUninit::uninit() }; MAX_VECTORS];
+    let mut count = 0;
+    for bytes in queue.slices(MAX_VECTORS) {
+        vectors[count].write(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+        count += 1;
+    }
+    // SAFETY: an all-zero msghdr is a valid empty one.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = vectors.as_mut_ptr().cast();
+    header.msg_iovlen = count;
+    // SAFETY: the header names `count` initialised vectors, which lead to bytes that the queue keeps.
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &header, flags) })
+}
+
+/// Sends from a file without touching its bytes. May wait for the disk unless the window is known to be in memory.
+pub(crate) fn sendfile(fd: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+    let mut offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: `offset` is valid for the call.
+    retry(|| unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut offset, length) })
+}
+
+/// Takes the next connection off the listener's queue, non-blocking and closed on exec. TCP_NODELAY and the like are inherited
+/// from the listener.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let accepted = retry(|| {
+        // SAFETY: no address is asked for, so both pointers may be null.
+        let fd = unsafe {
+            libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
+        };
+        fd as isize
+    });
+    match accepted {
+        // SAFETY: accept4 returned a descriptor that nobody else owns.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        // The peer gave up while it was queued: the next one is what was asked for.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => accept(fd),
+        Err(error) => Err(error),
+    }
+}
+
+/// A listening socket with the options its connections inherit.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    sockopt::set_socket_reuseport(&fd, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&fd, true)?;
+    }
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    set_not_sent_low_water(fd.as_fd())?;
+    bind(&fd, &address)?;
+    listen(&fd, BACKLOG)?;
+    Ok(fd)
+}
+
+/// Starts a connection; it is made when the descriptor becomes writable.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    set_not_sent_low_water(fd.as_fd())?;
+    match connect(&fd, &address) {
+        Err(rustix::io::Errno::INPROGRESS) | Ok(()) => Ok(fd),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A slow reader may have this much unsent in the kernel and no more; measured on a peer that does not read at all: 256 KB
+/// instead of 3.9 MB. rustix has no name for the option.
+fn set_not_sent_low_water(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let bytes: libc::c_int = NOT_SENT_LOW_WATER;
+    // SAFETY: pointer and size describe `bytes`.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        let result = call();
+        if result >= 0 {
+            return Ok(result as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// A descriptor for a socket made elsewhere, made fit for the loop.
+pub(crate) fn adopt(fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
+    let fd = fd.into();
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    Ok(fd)
+}
+
+/// Vectors in one send. More would be split by the kernel's own limit (1,024) at the latest; 64 cover 32 answers.
+pub(crate) const MAX_VECTORS: usize = 64;
+const NOT_SENT_LOW_WATER: i32 = 128 * 1024;
+const TCP_NOTSENT_LOWAT: i32 = 25;
+/// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;

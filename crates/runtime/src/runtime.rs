@@ -1,0 +1,166 @@
+//! The loop: run what is ready, wait for what comes, keep the time of every turn.
+//!
+//! One loop per thread. A turn is everything between two waits; its length is what a request can be delayed by another one,
+//! so the longest is kept, with what it was doing, and a histogram of all.
+
+use std::cell::{RefCell, RefMut};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::buffer::Pool;
+use crate::clock::Clock;
+use crate::driver::{self, Driver, Token};
+use crate::executor::{self, Inbox};
+use crate::meter::Meter;
+
+/// One thread's loop. Not `Send`; other threads reach it through wakers only.
+#[derive(Debug)]
+pub struct Runtime {
+    kind: driver::Kind,
+    driver: RefCell<Driver>,
+    clock: Clock,
+    meter: Arc<Meter>,
+    pool: Rc<Pool>,
+    inbox: Arc<Inbox>,
+}
+
+impl Runtime {
+    /// Sets a loop up on this thread.
+    ///
+    /// # Errors
+    /// What the kernel says to the driver's set-up.
+    pub fn new(kind: driver::Kind) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            kind,
+            driver: RefCell::new(Driver::new(kind)?),
+            clock: Clock::new(),
+            meter: Arc::default(),
+            pool: Rc::default(),
+            inbox: Inbox::new()?,
+        }))
+    }
+
+    /// Runs `main` and everything it spawns until `main` ends; then drops every other task.
+    ///
+    /// # Errors
+    /// When waiting fails, which would mean a broken driver.
+    ///
+    /// # Panics
+    /// When another loop runs on this thread.
+    pub fn run<T: 'static>(self: &Rc<Self>, main: impl Future<Output = T> + 'static) -> io::Result<T> {
+        let entered = executor::enter(&self.inbox);
+        let outcome = Rc::new(RefCell::new(None));
+        let slot = Rc::clone(&outcome);
+        self.spawn(async move { *slot.borrow_mut() = Some(main.await) });
+        self.listen_to_inbox()?;
+        let result = loop {
+            if let Some(value) = outcome.borrow_mut().take() {
+                break Ok(value);
+            }
+            if let Err(error) = self.turn() {
+                break Err(error);
+            }
+        };
+        // Tasks that wait hold streams, and the streams hold this loop: let go of them, or nothing would ever be freed.
+        let wakers = self.driver().take_wakers();
+        drop(wakers);
+        drop(entered);
+        result
+    }
+
+    /// Starts a task on this loop; it runs to its end unless the loop ends before.
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        executor::spawn(&self.inbox, future);
+    }
+
+    /// The loop's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The loop's turn times.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// The driver in use.
+    pub fn kind(&self) -> driver::Kind {
+        self.kind
+    }
+
+    /// Descriptors in the loop's care.
+    pub fn descriptors(&self) -> usize {
+        self.driver().len()
+    }
+
+    /// Events that came for descriptors closed before: harmless, and recognised.
+    pub fn late_events(&self) -> u64 {
+        self.driver().late_events()
+    }
+
+    /// Ends after `delay`, rounded up to milliseconds.
+    pub fn sleep(self: &Rc<Self>, delay: Duration) -> Sleep {
+        let millis = delay.as_nanos().div_ceil(1_000_000) as u64;
+        let token = self.driver().sleep(millis);
+        Sleep { runtime: Rc::clone(self), token }
+    }
+
+    pub(crate) fn driver(&self) -> RefMut<'_, Driver> {
+        self.driver.borrow_mut()
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    fn turn(&self) -> io::Result<()> {
+        let tasks = executor::run_ready();
+        self.meter.turn_ended(self.clock.now(), tasks);
+        // Tasks woken meanwhile get another turn, but events are looked at in between, without waiting.
+        let limit = executor::has_ready().then_some(Duration::ZERO);
+        self.driver().wait(limit)?;
+        self.clock.advance();
+        self.driver().expire(self.clock.ticks());
+        Ok(())
+    }
+
+    /// A task that moves in what other threads have left. It ends with the loop, which drops its waker.
+    fn listen_to_inbox(self: &Rc<Self>) -> io::Result<()> {
+        let event = self.inbox.event().as_fd().try_clone_to_owned()?;
+        let token = self.driver().attach(event);
+        let this = Rc::clone(self);
+        self.spawn(async move {
+            while poll_fn(|context| this.driver().readable(token, context)).await.is_ok() {
+                this.inbox.collect();
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The future of `Runtime::sleep`.
+#[derive(Debug)]
+pub struct Sleep {
+    runtime: Rc<Runtime>,
+    token: Token,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.runtime.driver().slept(self.token, context)
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.runtime.driver().forget_sleeper(self.token);
+    }
+}
