@@ -3,8 +3,11 @@
 //! Goal: the command line and the file accept the same words and refuse others with the same
 //! sentence. One table per choice; the first name is the default.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::nearest::one_of;
 
@@ -90,7 +93,8 @@ impl AccessLog {
     }
 }
 
-/// Gives a choice its table of names, `name()`, and a `FromStr` whose error says what to type.
+/// Gives a choice its table of names, `name()`, a schema, and a `FromStr` whose error says what
+/// to type.
 macro_rules! named {
     ($type:ident, $what:literal, $($name:literal => $variant:ident),+) => {
         impl $type {
@@ -111,6 +115,20 @@ macro_rules! named {
                     $($name => Ok($type::$variant),)+
                     _ => Err(one_of($what, name, $type::NAMES)),
                 }
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "enum": $type::NAMES })
             }
         }
     };

@@ -3,7 +3,11 @@
 //! Goal: one look at a request's path, without allocating. Cost: a comparison for an exact path,
 //! prefix or suffix; a search per piece for a pattern with several stars.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// Which paths a route or a block of headers is for.
 ///
@@ -109,12 +113,22 @@ impl Pattern {
         }
     }
 
-    /// The whole path of an exact pattern, `/a/` for `/a/*`; `None` for the others.
+    /// `/a/` for `/a/*`; `None` for the other shapes.
     pub fn folder(&self) -> Option<&str> {
         match &self.shape {
             Shape::Prefix(start) if start.ends_with(b"/") => self.typed.strip_suffix('*'),
             _ => None,
         }
+    }
+
+    /// The path it is for, when that is one path alone.
+    pub fn exact(&self) -> Option<&[u8]> {
+        (self.shape == Shape::Exact).then(|| self.typed.as_bytes())
+    }
+
+    /// Whether it is `*` or `/*`.
+    pub fn is_everything(&self) -> bool {
+        self.shape == Shape::Everything
     }
 
     /// As it was typed.
@@ -135,6 +149,28 @@ impl Shape {
             [start, end] if start.is_empty() => Shape::Suffix(end.clone()),
             _ => Shape::Glob(pieces.into()),
         }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Pattern, String> {
+        Pattern::parse(typed)
+    }
+}
+
+impl JsonSchema for Pattern {
+    fn schema_name() -> Cow<'static, str> {
+        "Pattern".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[/*]" })
     }
 }
 

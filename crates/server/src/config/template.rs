@@ -3,7 +3,11 @@
 //! Goal: no request can lead a redirect to a host the configuration does not name: what is filled
 //! in is encoded, and a leading `//` cannot arise. Cost: one string per redirect.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// A redirect's target, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +68,28 @@ impl Template {
     /// As it was typed.
     pub fn as_str(&self) -> &str {
         &self.typed
+    }
+}
+
+impl FromStr for Template {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Template, String> {
+        Template::parse(typed)
+    }
+}
+
+impl JsonSchema for Template {
+    fn schema_name() -> Cow<'static, str> {
+        "Template".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(/|https?://|\\{path\\})" })
     }
 }
 
