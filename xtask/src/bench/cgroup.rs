@@ -1,0 +1,103 @@
+//! A scarce machine: control groups that limit the page cache and the disk's reads.
+//! Version 1 groups only: version 2 counts page cache differently, and the figures would not compare. Where they are
+//! missing, `Scarce::new` says so and the scenario is left out.
+
+use std::fs;
+use std::io::{Error, Result};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Two groups, removed again on drop: the processes in them must be gone by then.
+pub struct Scarce {
+    groups: [PathBuf; 2],
+}
+
+impl Scarce {
+    /// `memory` bytes of memory, page cache included, and `reads` reads a second from the disk below `directory`.
+    ///
+    /// # Errors
+    /// No version 1 groups here, not root, or a file system without a block device of its own.
+    pub fn new(memory: u64, reads: u32, directory: &Path) -> Result<Self> {
+        let disk = disk_of(directory)?;
+        let scarce = Self {
+            groups: ["memory", "blkio"].map(|kind| Path::new(CGROUPS).join(kind).join(NAME)),
+        };
+        let [memory_group, blkio_group] = &scarce.groups;
+        for group in &scarce.groups {
+            let parent = group.parent().expect("a group lies in its kind's folder");
+            if !parent.join("tasks").exists() {
+                let parent = parent.display();
+                return Err(Error::other(format!(
+                    "no version 1 control group at {parent}"
+                )));
+            }
+            fs::create_dir_all(group)?;
+        }
+        write(
+            &memory_group.join("memory.limit_in_bytes"),
+            &memory.to_string(),
+        )?;
+        let limit = format!("{disk} {reads}");
+        write(&blkio_group.join("blkio.throttle.read_iops_device"), &limit)?;
+        Ok(scarce)
+    }
+
+    /// A shell's line that moves the shell into the groups.
+    pub fn enter(&self) -> String {
+        let lines = self
+            .groups
+            .iter()
+            .map(|group| format!("echo $$ > {}/cgroup.procs", group.display()));
+        lines.collect::<Vec<_>>().join(" && ")
+    }
+}
+
+impl Drop for Scarce {
+    fn drop(&mut self) {
+        for group in &self.groups {
+            // A group is busy for a moment after its last process has ended.
+            for _ in 0..50 {
+                if fs::remove_dir(group).is_ok() || !group.exists() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+/// Everything that can be read again leaves memory.
+pub fn drop_caches() -> Result<()> {
+    rustix::fs::sync();
+    write(Path::new("/proc/sys/vm/drop_caches"), "3")
+}
+
+/// `MAJOR:MINOR` of the whole disk: a limit cannot be set for a partition.
+fn disk_of(directory: &Path) -> Result<String> {
+    let device = fs::metadata(directory)?.dev();
+    let number = format!(
+        "{}:{}",
+        rustix::fs::major(device),
+        rustix::fs::minor(device)
+    );
+    let system = PathBuf::from(format!("/sys/dev/block/{number}"));
+    if !system.exists() {
+        let directory = directory.display();
+        return Err(Error::other(format!(
+            "{directory} lies on no block device of its own"
+        )));
+    }
+    if !system.join("partition").exists() {
+        return Ok(number);
+    }
+    let disk = fs::canonicalize(system)?.join("../dev");
+    Ok(fs::read_to_string(disk)?.trim().to_owned())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|error| Error::other(format!("{}: {error}", path.display())))
+}
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+const NAME: &str = "amped-bench";

@@ -1,0 +1,208 @@
+//! Service inversion: does a request that memory can answer wait behind those that need the disk?
+//! The page cache is limited to 300 MB, the disk to 1,000 reads a second, 256 connections ask for files of which most are not
+//! in memory; beside them a probe of 4 connections asks for one file that is. The probe is measured alone first.
+
+use std::io::Result;
+use std::thread::sleep;
+use std::time::Duration;
+
+use super::cgroup::{Scarce, drop_caches};
+use super::load::{Load, Outcome};
+use super::peers::Role;
+use super::report::{Report, count, median, millis, ratio};
+use super::server::{Running, Site};
+use super::{Bench, Server, corpus};
+
+/// Runs it, or says why this machine cannot.
+///
+/// # Errors
+/// The load tool failed.
+pub fn run(bench: &Bench) -> Result<Option<Report>> {
+    let root = corpus::tail()?;
+    let site = Site {
+        size: corpus::tail_size(&root, HOT)?,
+        root,
+        cache: "64MB",
+    };
+    if let Err(error) = Scarce::new(MEMORY, READS, &site.root) {
+        println!("cold cannot run here: {error}");
+        return Ok(None);
+    }
+    let mut notes = vec![GOAL.to_owned()];
+    let servers = bench
+        .servers
+        .iter()
+        .filter(|server| server.role != Role::Null);
+    let mut rows: Vec<Row> = servers.map(|server| Row::new(server)).collect();
+    for round in 0..bench.options.rounds {
+        for row in &mut rows {
+            match measure(bench, row.server, &site, round + 1) {
+                Ok(sample) => row.samples.push(sample),
+                Err(error) => {
+                    notes.push(format!("{}, round {}: {error}", row.server.name, round + 1))
+                }
+            }
+        }
+        println!("cold: round {} of {}", round + 1, bench.options.rounds);
+    }
+    Ok(Some(report(&rows, notes)))
+}
+
+struct Row {
+    server: &'static Server,
+    samples: Vec<Sample>,
+}
+
+struct Sample {
+    /// The probe with an idle disk, the probe beside the others, the others.
+    alone: Outcome,
+    beside: Outcome,
+    mixed: Outcome,
+    longest_turn_ms: Option<f64>,
+}
+
+impl Row {
+    fn new(server: &'static Server) -> Self {
+        Self {
+            server,
+            samples: Vec::new(),
+        }
+    }
+
+    fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.samples.iter().map(figure))
+    }
+
+    /// The worst of all rounds.
+    fn longest_turn(&self) -> Option<f64> {
+        self.samples
+            .iter()
+            .filter_map(|sample| sample.longest_turn_ms)
+            .reduce(f64::max)
+    }
+}
+
+fn measure(bench: &Bench, server: &'static Server, site: &Site, round: u32) -> Result<Sample> {
+    let scarce = Scarce::new(MEMORY, READS, &site.root)?;
+    let running = Running::start(bench, server, site, Some(&scarce))?;
+    let hot = format!("/{}/{HOT}.html", HOT / 1000);
+    running.expect(&hot, site.size)?;
+    let probe = |seconds| Load {
+        connections: 4,
+        seconds,
+        script: "plain",
+        script_args: Vec::new(),
+        url: running.url(&hot),
+    };
+    let seconds = bench.options.seconds;
+    drop_caches()?;
+    probe(1).run()?;
+    let alone = probe(seconds).run()?;
+    let mixed = Load {
+        connections: 256,
+        seconds: seconds + LEAD + 1,
+        script: "tail",
+        script_args: vec!["10".into(), (round * 7919 + 17).to_string()],
+        url: running.url("/"),
+    };
+    let mixed = mixed.start()?;
+    sleep(Duration::from_secs(u64::from(LEAD)));
+    let beside = probe(seconds).run()?;
+    let mixed = mixed.wait()?;
+    let said = running.stop();
+    Ok(Sample {
+        alone,
+        beside,
+        mixed,
+        longest_turn_ms: longest_turn(&said),
+    })
+}
+
+/// From amped's closing summary: `longest turn 1.234 ms`.
+fn longest_turn(said: &str) -> Option<f64> {
+    let (_, after) = said.rsplit_once("longest turn ")?;
+    let (figure, rest) = after.split_once(' ')?;
+    let figure: f64 = figure.parse().ok()?;
+    match rest
+        .split(|letter: char| !letter.is_alphanumeric())
+        .next()?
+    {
+        "s" => Some(figure * 1000.0),
+        "us" => Some(figure / 1000.0),
+        _ => Some(figure),
+    }
+}
+
+fn report(rows: &[Row], notes: Vec<String>) -> Report {
+    let peers = rows.iter().filter(|row| row.server.role == Role::Peer);
+    let mixed = |row: &Row| row.median(|sample| sample.mixed.per_second());
+    let best = peers.map(mixed).reduce(f64::max);
+    let cells = |row: &Row| {
+        let alone = row.median(|sample| sample.alone.per_second());
+        let beside = row.median(|sample| sample.beside.per_second());
+        let errors: u64 = row
+            .samples
+            .iter()
+            .map(|one| one.alone.errors + one.beside.errors + one.mixed.errors)
+            .sum();
+        vec![
+            row.server.name.to_owned(),
+            count(alone),
+            millis(row.median(|sample| sample.alone.p99_ms)),
+            count(beside),
+            millis(row.median(|sample| sample.beside.p50_ms)),
+            millis(row.median(|sample| sample.beside.p99_ms)),
+            ratio(beside, Some(alone)),
+            count(mixed(row)),
+            millis(row.median(|sample| sample.mixed.p50_ms)),
+            ratio(mixed(row), best),
+            errors.to_string(),
+            row.longest_turn().map_or("–".into(), millis),
+        ]
+    };
+    Report {
+        scenario: "cold".into(),
+        about: "200,000 files, page cache limited to 300 MB, disk to 1,000 reads/s, nothing cached at first. 256 connections ask for \
+                10% uniform and 90% popular files (mixed); beside them 4 connections ask for one file in memory (probe), \
+                first with an idle disk (alone). amped's cache: 64 MB."
+            .into(),
+        columns: vec![
+            "server",
+            "alone/s",
+            "alone p99",
+            "probe/s",
+            "probe p50",
+            "probe p99",
+            "probe ÷ alone",
+            "mixed/s",
+            "mixed p50",
+            "mixed ÷ best",
+            "errors",
+            "longest turn",
+        ],
+        rows: rows.iter().filter(|row| !row.samples.is_empty()).map(cells).collect(),
+        notes,
+    }
+}
+
+const GOAL: &str = "goal: probe p99 at most 2 ms, probe ÷ alone at least 0.9, mixed at least the best peer's, longest turn below 5 ms";
+/// Page cache included.
+const MEMORY: u64 = 300 << 20;
+const READS: u32 = 1000;
+/// Not among the popular files, so that only the probe keeps it warm.
+const HOT: u32 = 77_777;
+/// Seconds that the others have the disk before the probe begins.
+const LEAD: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_longest_turn_counts() {
+        let said = "longest turn 9.0 ms\nclosing\n120 requests, longest turn 1.234 ms (accept)\n";
+        assert_eq!(longest_turn(said), Some(1.234));
+        assert_eq!(longest_turn("longest turn 250 us"), Some(0.25));
+        assert_eq!(longest_turn("nothing"), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! The load: wrk on the second core, its result read from the line that bench/scenarios/report.lua writes.
+
+use std::io::{Error, Result};
+use std::process::{Child, Command, Stdio};
+
+use crate::root;
+
+/// One run of wrk to come.
+pub struct Load {
+    pub connections: u32,
+    pub seconds: u32,
+    /// A file of bench/scenarios/, without its ending.
+    pub script: &'static str,
+    pub script_args: Vec<String>,
+    pub url: String,
+}
+
+impl Load {
+    pub fn start(&self) -> Result<Running> {
+        let script = root()
+            .join("bench/scenarios")
+            .join(self.script)
+            .with_extension("lua");
+        let child = Command::new("taskset")
+            .args(["-c", super::LOAD_CORE, "wrk", "-t1", "--timeout", "60s"])
+            .arg(format!("-c{}", self.connections))
+            .arg(format!("-d{}s", self.seconds))
+            .arg("-s")
+            .arg(script)
+            .arg(&self.url)
+            .arg("--")
+            .args(&self.script_args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok(Running { child })
+    }
+
+    pub fn run(&self) -> Result<Outcome> {
+        self.start()?.wait()
+    }
+}
+
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    pub fn wait(self) -> Result<Outcome> {
+        let output = self.child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Outcome::parse(&text).ok_or_else(|| {
+            let error = String::from_utf8_lossy(&output.stderr);
+            Error::other(format!("wrk gave no result:\n{text}{error}"))
+        })
+    }
+}
+
+/// What one run of wrk saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    pub requests: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    /// Statuses from 400 on and all socket errors.
+    pub errors: u64,
+}
+
+impl Outcome {
+    pub fn per_second(&self) -> f64 {
+        self.requests as f64 / self.seconds
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let line = text.lines().find_map(|line| line.strip_prefix("result "))?;
+        let mut outcome = Self::default();
+        for pair in line.split(' ') {
+            let (name, value) = pair.split_once('=')?;
+            let value: u64 = value.parse().ok()?;
+            let millis = value as f64 / 1000.0;
+            match name {
+                "requests" => outcome.requests = value,
+                "bytes" => outcome.bytes = value,
+                "micros" => outcome.seconds = millis / 1000.0,
+                "p50" => outcome.p50_ms = millis,
+                "p99" => outcome.p99_ms = millis,
+                _ => outcome.errors += value,
+            }
+        }
+        Some(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_line_is_read() {
+        let text = "Running 4s test\n\nresult requests=1000 bytes=5000 micros=2000000 p50=1500 p99=9000 \
+                    status=1 connect=2 read=3 write=4 timeout=5\n";
+        let outcome = Outcome::parse(text).unwrap();
+        assert_eq!((outcome.requests, outcome.errors), (1000, 15));
+        assert_eq!(
+            (outcome.per_second(), outcome.p50_ms, outcome.p99_ms),
+            (500.0, 1.5, 9.0)
+        );
+    }
+}

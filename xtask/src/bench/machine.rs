@@ -1,0 +1,126 @@
+//! The machine's facts for the head of a report, and the settings of it that a run needs.
+
+use std::fs;
+use std::io::Result;
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::peers::{Role, Server};
+use crate::{install, root};
+
+/// Processor, kernel, versions and commit, as Markdown lines.
+pub fn facts(servers: &[&Server]) -> String {
+    let mut lines = vec![
+        format!("- processor: {}, {} cores", processor(), cores()),
+        format!("- kernel: Linux {}", kernel()),
+        format!("- commit: {}", commit()),
+    ];
+    for server in servers.iter().filter(|server| server.role == Role::Peer) {
+        lines.push(format!("- {}: {}", server.name, version(server)));
+    }
+    lines.join("\n")
+}
+
+/// `YYYY-MM-DD`.
+pub fn today() -> String {
+    said(Command::new("date").arg("+%F"))
+}
+
+/// As many descriptors as allowed, for the bench and for every server it starts.
+pub fn raise_descriptor_limit() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
+/// More local ports for a connection per request. The old range comes back on drop.
+pub struct Ports {
+    before: String,
+}
+
+impl Ports {
+    /// `None` where it may not be changed: then connects may fail, and the errors column says so.
+    pub fn widen() -> Option<Self> {
+        let before = fs::read_to_string(PORTS).ok()?;
+        fs::write(PORTS, "10240 65535").ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        let _ = fs::write(PORTS, &self.before);
+    }
+}
+
+fn processor() -> String {
+    let facts = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = facts
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    model
+        .map_or("unknown", |model| {
+            model.trim_start_matches([' ', '\t', ':'])
+        })
+        .to_owned()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// The version without the builder's suffix.
+fn kernel() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release
+        .trim()
+        .split('-')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn commit() -> String {
+    let git = |args: &[&str]| said(Command::new("git").args(args).current_dir(root()));
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]);
+    let note = if changed.is_empty() {
+        ""
+    } else {
+        ", with changes"
+    };
+    format!("{}{note}", git(&["rev-parse", "--short", "HEAD"]))
+}
+
+/// The first word of what it says about itself that has a digit and a dot in it.
+fn version(server: &Server) -> String {
+    let program = server.need.and_then(|need| install::find(need.program));
+    let words = program
+        .map(|program| said(Command::new(program).args(server.version)))
+        .unwrap_or_default();
+    let number =
+        |word: &&str| word.contains('.') && word.contains(|letter: char| letter.is_ascii_digit());
+    words
+        .split_whitespace()
+        .find(number)
+        .unwrap_or("unknown")
+        .to_owned()
+}
+
+fn said(command: &mut Command) -> String {
+    let Ok(output) = command.output() else {
+        return String::new();
+    };
+    // nginx gives its version on standard error.
+    let words = if output.stdout.is_empty() {
+        output.stderr
+    } else {
+        output.stdout
+    };
+    String::from_utf8_lossy(&words).trim().to_owned()
+}
+
+const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";

@@ -1,0 +1,240 @@
+//! The servers measured: the peers as Debian has them, amped on each driver, the null server on each driver.
+//! A peer's configuration is what its own documentation recommends: bench/peers/.
+
+use std::fs;
+use std::io::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Binaries;
+use crate::install::{Need, need};
+use crate::root;
+
+/// One row of a table.
+pub struct Server {
+    pub name: &'static str,
+    pub role: Role,
+    /// The program and its package, for peers.
+    pub need: Option<Need>,
+    /// How to ask it for its version.
+    pub version: &'static [&'static str],
+    /// Its file in bench/peers/.
+    config: &'static str,
+    /// The command's arguments; `{CONFIG}` and the words of a configuration are replaced.
+    args: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Peer,
+    Amped,
+    Null,
+}
+
+/// Where and what a server serves.
+pub struct Place {
+    pub port: u16,
+    pub root: PathBuf,
+    /// A folder of its own for configuration, logs and pid files.
+    pub run: PathBuf,
+    /// amped's memory for files.
+    pub cache: &'static str,
+    /// The null server's body, in bytes.
+    pub size: u64,
+}
+
+impl Server {
+    pub fn command(&self, place: &Place, binaries: &Binaries) -> Result<Command> {
+        let fill = |text: &str| {
+            text.replace("{{PORT}}", &place.port.to_string())
+                .replace("{{ROOT}}", &place.root.to_string_lossy())
+                .replace("{{RUN}}", &place.run.to_string_lossy())
+                .replace("{{CACHE}}", place.cache)
+                .replace("{{SIZE}}", &place.size.to_string())
+        };
+        let config = place.run.join("config");
+        if !self.config.is_empty() {
+            let template = fs::read_to_string(root().join("bench/peers").join(self.config))?;
+            fs::write(&config, fill(&template))?;
+        }
+        let mut command = Command::new(self.program(binaries)?);
+        for arg in self.args {
+            command.arg(fill(&arg.replace("{{CONFIG}}", &config.to_string_lossy())));
+        }
+        // What would otherwise be kept in somebody's home.
+        command
+            .env("HOME", &place.run)
+            .env("XDG_DATA_HOME", &place.run);
+        Ok(command)
+    }
+
+    fn program(&self, binaries: &Binaries) -> Result<PathBuf> {
+        let path = match self.role {
+            Role::Amped => Some(binaries.amped.clone()),
+            Role::Null => Some(binaries.null.clone()),
+            Role::Peer => self
+                .need
+                .and_then(|need| crate::install::find(need.program)),
+        };
+        path.filter(|path| Path::new(path).exists())
+            .ok_or_else(|| Error::other(format!("{}: no such program", self.name)))
+    }
+
+    /// The null server that uses the same system calls.
+    pub fn null(&self) -> Option<&'static str> {
+        match self.name {
+            "amped-epoll-edge" => Some("null-epoll"),
+            "amped-poll" => Some("null-poll"),
+            "amped-uring" => Some("null-uring"),
+            _ => None,
+        }
+    }
+}
+
+/// The servers whose names begin with one of `names`, or all.
+pub fn chosen(names: &[String]) -> Result<Vec<&'static Server>> {
+    for name in names {
+        if !ALL
+            .iter()
+            .any(|server| server.name.starts_with(name.as_str()))
+        {
+            let known: Vec<_> = ALL.iter().map(|server| server.name).collect();
+            return Err(Error::other(format!(
+                "no server `{name}`; there are {}",
+                known.join(" ")
+            )));
+        }
+    }
+    let wanted = |server: &&Server| {
+        names.is_empty()
+            || names
+                .iter()
+                .any(|name| server.name.starts_with(name.as_str()))
+    };
+    Ok(ALL.iter().filter(wanted).collect())
+}
+
+const ALL: &[Server] = &[
+    Server {
+        name: "nginx",
+        role: Role::Peer,
+        need: Some(need("nginx", "nginx-light")),
+        version: &["-v"],
+        config: "nginx.conf",
+        args: &[
+            "-p",
+            "{{RUN}}",
+            "-e",
+            "{{RUN}}/nginx-error.log",
+            "-c",
+            "{{CONFIG}}",
+        ],
+    },
+    Server {
+        name: "lighttpd",
+        role: Role::Peer,
+        need: Some(need("lighttpd", "lighttpd")),
+        version: &["-v"],
+        config: "lighttpd.conf",
+        args: &["-D", "-f", "{{CONFIG}}"],
+    },
+    Server {
+        name: "h2o",
+        role: Role::Peer,
+        need: Some(need("h2o", "h2o")),
+        version: &["--version"],
+        config: "h2o.conf",
+        args: &["-c", "{{CONFIG}}"],
+    },
+    Server {
+        name: "caddy",
+        role: Role::Peer,
+        need: Some(need("caddy", "caddy")),
+        version: &["version"],
+        config: "Caddyfile",
+        args: &["run", "--adapter", "caddyfile", "--config", "{{CONFIG}}"],
+    },
+    Server {
+        name: "apache2",
+        role: Role::Peer,
+        need: Some(need("apache2", "apache2")),
+        version: &["-v"],
+        config: "apache2.conf",
+        args: &["-D", "FOREGROUND", "-f", "{{CONFIG}}"],
+    },
+    amped("amped-epoll-edge", &amped_args("epoll-edge")),
+    amped("amped-poll", &amped_args("poll")),
+    amped("amped-uring", &amped_args("uring")),
+    amped("amped-auto", &amped_args("auto")),
+    null("null-epoll", &null_args("epoll")),
+    null("null-poll", &null_args("poll")),
+    null("null-uring", &null_args("uring")),
+];
+
+const fn amped(name: &'static str, args: &'static [&'static str]) -> Server {
+    Server {
+        name,
+        role: Role::Amped,
+        need: None,
+        version: &["--version"],
+        config: "",
+        args,
+    }
+}
+
+const fn amped_args(driver: &'static str) -> [&'static str; 13] {
+    [
+        "serve",
+        "{{ROOT}}",
+        "--listen",
+        "127.0.0.1:{{PORT}}",
+        "--workers",
+        "1",
+        "--driver",
+        driver,
+        "--cache",
+        "{{CACHE}}",
+        "--access-log",
+        "off",
+        "--no-supervisor",
+    ]
+}
+
+const fn null(name: &'static str, args: &'static [&'static str]) -> Server {
+    Server {
+        name,
+        role: Role::Null,
+        need: None,
+        version: &[],
+        config: "",
+        args,
+    }
+}
+
+const fn null_args(driver: &'static str) -> [&'static str; 6] {
+    [
+        "--driver", driver, "--port", "{{PORT}}", "--size", "{{SIZE}}",
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_chooses() {
+        let names = |wanted: &[String]| -> Vec<_> {
+            chosen(wanted)
+                .unwrap()
+                .iter()
+                .map(|server| server.name)
+                .collect()
+        };
+        assert_eq!(
+            names(&["null-e".into(), "nginx".into()]),
+            ["nginx", "null-epoll"]
+        );
+        assert_eq!(names(&[]).len(), ALL.len());
+        assert!(chosen(&["iis".into()]).is_err());
+    }
+}

@@ -1,0 +1,316 @@
+//! The scenarios that measure what a request costs: all servers run at once, one is loaded at a time, in turns.
+
+use std::io::{Error, Result};
+
+use super::load::Load;
+use super::peers::Role;
+use super::report::{Report, count, median, megabytes, millis, ratio};
+use super::server::{Running, Site};
+use super::{Bench, corpus, machine};
+
+/// What is asked for, and how.
+struct Scenario {
+    name: &'static str,
+    about: &'static str,
+    goal: &'static str,
+    connections: u32,
+    script: &'static str,
+    files: Files,
+    /// The null server answers anything with a body of this scenario's size.
+    beside_null: bool,
+    cache: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Files {
+    /// One of the plain files.
+    One(&'static str, u64),
+    /// The tail, this percentage uniform.
+    Tail(u32),
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// The load tool failed. A server that does not start, or does not serve the file, is left out with a note.
+pub fn run(bench: &Bench, name: &str) -> Result<Option<Report>> {
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    let scenario = scenario.ok_or_else(|| Error::other(format!("no scenario {name}")))?;
+    let (site, path) = site(scenario)?;
+    let _ports = (scenario.script == "close").then(machine::Ports::widen);
+    let mut notes = vec![scenario.goal.to_owned()];
+    let mut contestants = Vec::new();
+    for server in &bench.servers {
+        if server.role == Role::Null && !scenario.beside_null {
+            continue;
+        }
+        match Contestant::start(bench, server, &site, &path) {
+            Ok(contestant) => contestants.push(contestant),
+            Err(error) => notes.push(format!("{} left out: {error}", server.name)),
+        }
+    }
+    if let Files::Tail(_) = scenario.files {
+        println!("reading the files into the page cache");
+        corpus::read_all(&site.root)?;
+    }
+    rounds(bench, scenario, &path, &mut contestants)?;
+    Ok(Some(report(scenario, contestants, notes)))
+}
+
+/// The folder, and the path to ask for (the tail's script chooses its own).
+fn site(scenario: &Scenario) -> Result<(Site, String)> {
+    let (root, file, size) = match scenario.files {
+        Files::One(file, size) => (corpus::plain()?, format!("/{file}"), size),
+        Files::Tail(_) => {
+            let root = corpus::tail()?;
+            let size = corpus::tail_size(&root, 0)?;
+            (root, "/0/0.html".into(), size)
+        }
+    };
+    let site = Site {
+        root,
+        cache: scenario.cache,
+        size,
+    };
+    Ok((site, file))
+}
+
+struct Contestant {
+    running: Running,
+    samples: Vec<Sample>,
+}
+
+/// One round of one server.
+struct Sample {
+    per_second: f64,
+    per_cpu_second: f64,
+    megabytes_per_cpu_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    errors: u64,
+}
+
+impl Contestant {
+    fn start(
+        bench: &Bench,
+        server: &'static super::Server,
+        site: &Site,
+        path: &str,
+    ) -> Result<Self> {
+        let running = Running::start(bench, server, site, None)?;
+        running.expect(path, site.size)?;
+        Ok(Self {
+            running,
+            samples: Vec::new(),
+        })
+    }
+
+    fn round(&mut self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<()> {
+        let script_args = match scenario.files {
+            Files::One(..) => Vec::new(),
+            // Every round asks for other files, and asks every server for the same.
+            Files::Tail(uniform) => vec![uniform.to_string(), (number * 7919 + 17).to_string()],
+        };
+        let load = Load {
+            connections: scenario.connections,
+            seconds,
+            script: scenario.script,
+            script_args,
+            url: self.running.url(path),
+        };
+        let family = self.running.family();
+        let before = family.cpu_seconds();
+        let outcome = load.run()?;
+        // A clock tick at least: a server that did nothing is not infinitely fast.
+        let used = (family.cpu_seconds() - before).max(0.01);
+        self.samples.push(Sample {
+            per_second: outcome.per_second(),
+            per_cpu_second: outcome.requests as f64 / used,
+            megabytes_per_cpu_second: outcome.bytes as f64 / 1e6 / used,
+            p50_ms: outcome.p50_ms,
+            p99_ms: outcome.p99_ms,
+            errors: outcome.errors,
+        });
+        Ok(())
+    }
+
+    fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.samples.iter().map(figure))
+    }
+
+    /// The widest distance between two rounds, against the median.
+    fn spread(&self) -> f64 {
+        let figures = || self.samples.iter().map(|sample| sample.per_cpu_second);
+        let (low, high) = (
+            figures().fold(f64::MAX, f64::min),
+            figures().fold(0.0, f64::max),
+        );
+        (high - low) / median(figures())
+    }
+
+    fn errors(&self) -> u64 {
+        self.samples.iter().map(|sample| sample.errors).sum()
+    }
+}
+
+/// A short warm-up each, then the rounds, each beginning with another server.
+fn rounds(
+    bench: &Bench,
+    scenario: &Scenario,
+    path: &str,
+    contestants: &mut [Contestant],
+) -> Result<()> {
+    for contestant in contestants.iter_mut() {
+        contestant.round(scenario, path, 1, 0)?;
+        contestant.samples.clear();
+    }
+    for round in 0..bench.options.rounds {
+        for turn in 0..contestants.len() {
+            let at = (turn + round as usize) % contestants.len();
+            contestants[at].round(scenario, path, bench.options.seconds, round + 1)?;
+        }
+        println!(
+            "{}: round {} of {}",
+            scenario.name,
+            round + 1,
+            bench.options.rounds
+        );
+    }
+    Ok(())
+}
+
+fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>) -> Report {
+    let cost = |contestant: &Contestant| contestant.median(|sample| sample.per_cpu_second);
+    let of = |name: &str| {
+        contestants
+            .iter()
+            .find(|one| one.running.server.name == name)
+            .map(cost)
+    };
+    // A peer that answers errors is shown, but beating it proves nothing.
+    let sound = |one: &&Contestant| one.running.server.role == Role::Peer && one.errors() == 0;
+    let best = contestants.iter().filter(sound).map(cost).reduce(f64::max);
+    let row = |one: &Contestant| {
+        let server = one.running.server;
+        let cost = cost(one);
+        vec![
+            server.name.to_owned(),
+            count(one.median(|sample| sample.per_second)),
+            count(cost),
+            format!("{:.0}%", one.spread() * 100.0),
+            count(one.median(|sample| sample.megabytes_per_cpu_second)),
+            millis(one.median(|sample| sample.p50_ms)),
+            millis(one.median(|sample| sample.p99_ms)),
+            one.errors().to_string(),
+            megabytes(one.running.family().peak_bytes()),
+            ratio(cost, server.null().and_then(of)),
+            ratio(cost, of("nginx")),
+            ratio(cost, best),
+        ]
+    };
+    Report {
+        scenario: scenario.name.to_owned(),
+        about: scenario.about.to_owned(),
+        columns: vec![
+            "server",
+            "requests/s",
+            "per CPU-s",
+            "spread",
+            "MB per CPU-s",
+            "p50",
+            "p99",
+            "errors",
+            "peak MB",
+            "÷ null",
+            "÷ nginx",
+            "÷ best peer",
+        ],
+        rows: contestants.iter().map(row).collect(),
+        notes,
+    }
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "hot",
+        about: "One file of 1 KB, 64 keep-alive connections.",
+        goal: "goal: 0.90 of null on the same driver, 1.5 × nginx, 1.15 × the best peer; auto the better of uring and epoll-edge",
+        connections: 64,
+        script: "plain",
+        files: Files::One("1k.html", 1024),
+        beside_null: true,
+        cache: "64MB",
+    },
+    Scenario {
+        name: "hot4k",
+        about: "One file of 4.5 KB, 64 keep-alive connections.",
+        goal: "goal: the best peer",
+        connections: 64,
+        script: "plain",
+        files: Files::One("4k5.html", 4608),
+        beside_null: true,
+        cache: "64MB",
+    },
+    Scenario {
+        name: "pipeline",
+        about: "One file of 100 B, 64 connections, 16 requests in one write.",
+        goal: "goal: 5 × the best peer",
+        connections: 64,
+        script: "pipeline",
+        files: Files::One("100.html", 100),
+        beside_null: true,
+        cache: "64MB",
+    },
+    Scenario {
+        name: "close",
+        about: "One file of 100 B, a connection per request, 64 at a time.",
+        goal: "goal: the best peer",
+        connections: 64,
+        script: "close",
+        files: Files::One("100.html", 100),
+        beside_null: true,
+        cache: "64MB",
+    },
+    Scenario {
+        name: "medium",
+        about: "One file of 64 KB, 64 keep-alive connections.",
+        goal: "goal: the best peer",
+        connections: 64,
+        script: "plain",
+        files: Files::One("64k.bin", 64 * 1024),
+        beside_null: true,
+        cache: "64MB",
+    },
+    Scenario {
+        name: "large",
+        about: "One file of 100 MB, 4 keep-alive connections.",
+        goal: "goal: the best peer in bytes per CPU-second",
+        connections: 4,
+        script: "plain",
+        files: Files::One("100m.bin", 100 * 1024 * 1024),
+        beside_null: false,
+        cache: "64MB",
+    },
+    Scenario {
+        name: "tail10",
+        about: "200,000 files in the page cache (median 4.5 KB, mean 9 KB), 64 keep-alive connections, 10% of requests uniform \
+                over all, 90% over 2,000 popular ones. amped's cache: 256 MB.",
+        goal: "goal: 1.5 × the best peer, no error (a peer with errors is not counted as the best)",
+        connections: 64,
+        script: "tail",
+        files: Files::Tail(10),
+        beside_null: false,
+        cache: "256MB",
+    },
+    Scenario {
+        name: "tail100",
+        about: "200,000 files in the page cache (median 4.5 KB, mean 9 KB), 64 keep-alive connections, all requests uniform. \
+                amped's cache: 256 MB.",
+        goal: "goal: 1.1 × the best peer, no error (a peer with errors is not counted as the best)",
+        connections: 64,
+        script: "tail",
+        files: Files::Tail(100),
+        beside_null: false,
+        cache: "256MB",
+    },
+];
