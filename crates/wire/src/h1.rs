@@ -8,7 +8,9 @@ pub mod parse;
 
 mod authority;
 mod connection;
+mod field_lines;
 mod framing;
+mod request_line;
 mod scan;
 mod target;
 

@@ -1,15 +1,11 @@
 //! Parses a request head (RFC 9112 sections 2 to 5): one pass, from the method to the empty line.
 //! Goal: each byte is looked at once, by the search that also proves it allowed; nothing is copied.
 //! Costs: tens of nanoseconds for a small head. A head that dribbles in costs no more than a constant times its length.
-//!
-//! Choices where the RFC leaves one: a bare LF never ends a line, since other readers take it for a value's
-//! byte (400); a raw byte above 0x7f in a target is let through, for file names are bytes and old clients send
-//! them so; a raw `#` in a target is not (400), since no two servers agree on what it cuts off.
 
-use super::scan;
-use super::{authority, connection, framing, target};
-use crate::head::{Fields, Framing, Known, Method, Request, Version};
-use crate::limits::{MAX_EMPTY_LINES, MAX_FIELDS, MAX_HEAD, MAX_METHOD, MAX_REQUEST_LINE};
+use super::request_line::{self, RequestLine};
+use super::{authority, connection, field_lines, framing, target};
+use crate::head::{Fields, Framing, Known, Request, Version};
+use crate::limits::{MAX_EMPTY_LINES, MAX_HEAD, MAX_REQUEST_LINE};
 use crate::status::{Reject, Status};
 use memchr::{memchr, memchr_iter};
 
@@ -24,7 +20,7 @@ pub fn parse_request<'b>(buf: &'b [u8], scanned: &mut usize) -> Result<Option<(R
         *scanned = buf.len();
         return Ok(None);
     }
-    match head(buf) {
+    match whole_head(buf) {
         Ok(done) => Ok(Some(done)),
         Err(Stop::Refuse(reject)) => Err(reject),
         Err(Stop::More) => {
@@ -62,13 +58,13 @@ fn worth_parsing(buf: &[u8], scanned: usize) -> bool {
 
 /// The whole head, after the empty lines that may stand before it (RFC 9112 section 2.2).
 #[inline]
-fn head(buf: &[u8]) -> Result<(Request<'_>, usize), Stop> {
+fn whole_head(buf: &[u8]) -> Result<(Request<'_>, usize), Stop> {
     let skipped = if buf.first() == Some(&b'\r') { empty_lines(buf)? } else { 0 };
     let buf = &buf[skipped..];
     // Never looking past the limits makes a refusal depend on the bytes alone, not on how many have come.
     let head = buf.get(..MAX_HEAD).unwrap_or(buf);
-    let line = request_line(head)?;
-    let (fields, len) = match field_lines(head, line.end) {
+    let line = request_line::parse(head)?;
+    let (fields, len) = match field_lines::parse(head, line.end) {
         Err(Stop::More) if head.len() == MAX_HEAD => {
             return refuse(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "head too long");
         }
@@ -91,167 +87,6 @@ fn empty_lines(buf: &[u8]) -> Result<usize, Stop> {
         }
     }
     Ok(at)
-}
-
-/// A request line's parts, before they are given a meaning.
-struct RequestLine<'b> {
-    method: Method,
-    method_raw: &'b [u8],
-    target: &'b [u8],
-    /// Where the path ends in the target: at a question mark, or at the end.
-    path_len: usize,
-    version: Version,
-    /// Where the fields begin.
-    end: usize,
-}
-
-/// The request line (RFC 9112 section 3).
-#[inline]
-fn request_line(head: &[u8]) -> Result<RequestLine<'_>, Stop> {
-    let line = head.get(..MAX_REQUEST_LINE + CRLF.len()).unwrap_or(head);
-    let parsed = request_line_parts(line);
-    if matches!(parsed, Err(Stop::More)) && line.len() == MAX_REQUEST_LINE + CRLF.len() {
-        return refuse(Status::URI_TOO_LONG, "request line too long");
-    }
-    parsed
-}
-
-#[inline]
-fn request_line_parts(line: &[u8]) -> Result<RequestLine<'_>, Stop> {
-    let (method, start) = method(line)?;
-    let path_end = scan::path_end(line, start);
-    let end = if line.get(path_end) == Some(&b'?') { scan::query_end(line, path_end + 1) } else { path_end };
-    match line.get(end) {
-        Some(b' ') if end > start => {}
-        None => return Err(Stop::More),
-        Some(&other) => return Err(wrong_target(other)),
-    }
-    Ok(RequestLine {
-        method,
-        method_raw: &line[..start - 1],
-        target: &line[start..end],
-        path_len: path_end - start,
-        version: version(line, end + 1)?,
-        end: end + 1 + VERSION_LINE.len(),
-    })
-}
-
-/// The method, and where the target begins.
-#[inline]
-fn method(line: &[u8]) -> Result<(Method, usize), Stop> {
-    if line.starts_with(b"GET ") {
-        return Ok((Method::Get, 4));
-    }
-    let len = line.iter().take(MAX_METHOD + 1).take_while(|&&b| scan::is_tchar(b)).count();
-    match line.get(len) {
-        _ if len > MAX_METHOD => refuse(Status::NOT_IMPLEMENTED, "method too long"),
-        Some(b' ') if len > 0 => Ok((Method::from_bytes(&line[..len]), len + 1)),
-        Some(_) => bad("no method"),
-        None => Err(Stop::More),
-    }
-}
-
-#[cold]
-fn wrong_target(stop: u8) -> Stop {
-    Stop::Refuse(Reject::bad(match stop {
-        b' ' => "empty target",
-        b'#' => "fragment in the target",
-        b'\r' | b'\n' => "no version in the request line",
-        _ => "control byte in the target",
-    }))
-}
-
-/// The version and the end of the line.
-#[inline]
-fn version(line: &[u8], at: usize) -> Result<Version, Stop> {
-    let rest = &line[at..];
-    match rest.first_chunk() {
-        Some(b"HTTP/1.1\r\n") => Ok(Version::Http11),
-        Some(b"HTTP/1.0\r\n") => Ok(Version::Http10),
-        _ => odd_version(rest),
-    }
-}
-
-/// A version that is incomplete, wrong, or of another kind.
-#[cold]
-fn odd_version(rest: &[u8]) -> Result<Version, Stop> {
-    for (&byte, &expected) in rest.iter().zip(VERSION_LINE) {
-        let right = if expected.is_ascii_digit() { byte.is_ascii_digit() } else { byte == expected };
-        if !right {
-            return bad("malformed version");
-        }
-    }
-    match rest.get(5) {
-        Some(&major) if major != b'1' && rest.len() > 7 => {
-            refuse(Status::HTTP_VERSION_NOT_SUPPORTED, "unknown HTTP version")
-        }
-        _ if rest.len() < VERSION_LINE.len() => Err(Stop::More),
-        _ => Ok(Version::Http11),
-    }
-}
-
-/// The field lines up to the empty line (RFC 9112 section 5), and the length of the head.
-#[inline]
-fn field_lines(head: &[u8], first_line: usize) -> Result<(Fields<'_>, usize), Stop> {
-    let mut fields = Fields::over(head, first_line);
-    let mut at = first_line;
-    for _ in 0..=MAX_FIELDS {
-        if head.get(at) == Some(&b'\r') {
-            let len = line_end(head, at)?;
-            fields.end_at(len);
-            return Ok((fields, len));
-        }
-        at = field_line(head, at, &mut fields)?;
-    }
-    refuse(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields")
-}
-
-/// One field line; where the next begins.
-#[inline]
-fn field_line(head: &[u8], at: usize, fields: &mut Fields) -> Result<usize, Stop> {
-    let colon = scan::name_end(head, at);
-    match head.get(colon) {
-        Some(b':') => {}
-        None => return Err(Stop::More),
-        Some(&other) => return Err(wrong_name(other, colon == at)),
-    }
-    let name = &head[at..colon];
-    let known = Known::recognise(name);
-    if known.is_none() && !scan::is_token(name) {
-        return bad("malformed field name");
-    }
-    let mut start = colon + 1;
-    while let Some(b' ' | b'\t') = head.get(start) {
-        start += 1;
-    }
-    let end = scan::value_end(head, start);
-    let next = line_end(head, end)?;
-    if let Some(known) = known {
-        fields.note(known, start, head[start..end].trim_ascii_end().len());
-    }
-    Ok(next)
-}
-
-#[cold]
-fn wrong_name(stop: u8, first: bool) -> Stop {
-    Stop::Refuse(Reject::bad(match stop {
-        b' ' | b'\t' if first => "folded field line",
-        b' ' | b'\t' => "white space in or after a field name",
-        b'\r' | b'\n' => "field line without a colon",
-        _ => "control byte in a field name",
-    }))
-}
-
-/// The position after the CRLF that must stand at `at`, where a search stopped.
-#[inline]
-fn line_end(head: &[u8], at: usize) -> Result<usize, Stop> {
-    match (head.get(at), head.get(at + 1)) {
-        (Some(b'\r'), Some(b'\n')) => Ok(at + 2),
-        (None, _) | (Some(b'\r'), None) => Err(Stop::More),
-        (Some(b'\r'), _) => bad("bare CR in a field line"),
-        (Some(b'\n'), _) => bad("bare LF in a field line"),
-        _ => bad("control byte in a field value"),
-    }
 }
 
 /// Gives the parts their meaning, and refuses the combinations that have none.
@@ -279,17 +114,16 @@ fn assemble<'b>(line: RequestLine<'b>, fields: Fields<'b>) -> Result<Request<'b>
 }
 
 #[cold]
-fn refuse<T>(status: Status, reason: &'static str) -> Result<T, Stop> {
+pub(super) fn refuse<T>(status: Status, reason: &'static str) -> Result<T, Stop> {
     Err(Stop::Refuse(Reject::new(status, reason)))
 }
 
 #[cold]
-fn bad<T>(reason: &'static str) -> Result<T, Stop> {
+pub(super) fn bad<T>(reason: &'static str) -> Result<T, Stop> {
     Err(Stop::Refuse(Reject::bad(reason)))
 }
 
-const CRLF: &[u8] = b"\r\n";
-const VERSION_LINE: &[u8] = b"HTTP/1.1\r\n";
+pub(super) const CRLF: &[u8] = b"\r\n";
 
 /// From these lengths on, a request line or a head is certainly over its limit, empty lines before it included.
 const LONGEST_LINE: usize = MAX_REQUEST_LINE + (1 + MAX_EMPTY_LINES) * CRLF.len();
@@ -300,3 +134,165 @@ const MEANINGFUL: u32 = Known::Connection.bit()
     | Known::ContentLength.bit()
     | Known::TransferEncoding.bit()
     | Known::Expect.bit();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::{Method, Target};
+    use proptest::prelude::*;
+
+    /// What a server would see of `bytes` in one piece: the status of a refusal, or the request's outline.
+    fn whole(bytes: &[u8]) -> Result<Option<(String, usize)>, Reject> {
+        outline(parse_request(bytes, &mut 0))
+    }
+
+    /// The same, if the bytes arrive in pieces that end at `ends`.
+    fn in_pieces(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Result<Option<(String, usize)>, Reject> {
+        let mut scanned = 0;
+        for end in ends.chain([bytes.len()]) {
+            let parsed = parse_request(&bytes[..end], &mut scanned);
+            if !matches!(parsed, Ok(None)) {
+                return outline(parsed);
+            }
+            assert_eq!(scanned, end);
+        }
+        Ok(None)
+    }
+
+    fn outline(parsed: Result<Option<(Request, usize)>, Reject>) -> Result<Option<(String, usize)>, Reject> {
+        parsed.map(|done| done.map(|(request, len)| (format!("{request:?}"), len)))
+    }
+
+    fn status(text: &str) -> u16 {
+        whole(text.as_bytes()).map_or_else(|reject| reject.status.code(), |done| if done.is_some() { 200 } else { 0 })
+    }
+
+    #[test]
+    fn a_request_is_what_it_says() {
+        let bytes = b"\r\nPOST /a?b HTTP/1.1\r\nHost: c:1\r\nContent-Length: 3\r\n\r\nxyzGET /";
+        let (request, len) = parse_request(bytes, &mut 0).unwrap().unwrap();
+        assert_eq!(&bytes[len..], b"xyzGET /");
+        assert_eq!((request.method, request.method_raw, request.raw_target), (Method::Post, &b"POST"[..], &b"/a?b"[..]));
+        assert_eq!(request.target, Target::Origin { path: b"/a", query: Some(b"b") });
+        assert_eq!((request.host, request.framing, request.keep_alive), (&b"c:1"[..], Framing::Length(3), true));
+        assert_eq!(request.fields.get("content-length"), Some(&b"3"[..]));
+    }
+
+    #[test]
+    fn the_host_is_who_the_request_is_for() {
+        for (text, expected) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a"),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", ""),
+            ("GET / HTTP/1.0\r\n\r\n", ""),
+            ("GET http://b:2/ HTTP/1.1\r\nHost: a\r\n\r\n", "b:2"),
+            ("GET http://b/ HTTP/1.0\r\n\r\n", "b"),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "a"),
+            ("CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n", "b:443"),
+        ] {
+            let host = parse_request(text.as_bytes(), &mut 0).unwrap().unwrap().0.host;
+            assert_eq!(host, expected.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_heads_earn_their_status() {
+        for (text, expected) in [
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a/\r\n\r\n", 400),
+            ("GET http://b/ HTTP/1.1\r\n\r\n", 400),
+            ("GET http://b/ HTTP/1.1\r\nHost: @\r\n\r\n", 400),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("\r\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            ("", 0),
+            ("\r", 0),
+            ("\r\n\r\n", 0),
+        ] {
+            assert_eq!(status(text), expected, "{text:?}");
+        }
+        assert_eq!(status(&("\r\n".repeat(MAX_EMPTY_LINES) + "GET / HTTP/1.0\r\n\r\n")), 200);
+        assert_eq!(status(&"\r\n".repeat(MAX_EMPTY_LINES + 1)), 400);
+    }
+
+    /// A head of exactly `len` bytes.
+    fn head_of(len: usize) -> String {
+        let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+        format!("{start}{}\r\n\r\n", "x".repeat(len - start.len() - 4))
+    }
+
+    #[test]
+    fn a_head_is_bounded_however_it_arrives() {
+        let long_line = format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD));
+        for (text, expected) in [(head_of(MAX_HEAD), 200), (head_of(MAX_HEAD + 1), 431), (long_line, 414)] {
+            assert_eq!(status(&text), expected);
+            let pieces = in_pieces(text.as_bytes(), 1..text.len());
+            assert_eq!(pieces, whole(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn endless_bytes_are_refused_at_the_limit() {
+        for (start, filler, expected) in [("GET /", "a", 414), ("GET / HTTP/1.1\r\nX: ", "a", 431), ("GET / HTTP/1.1\r\n", "a:b\r\n", 431)] {
+            let text = start.to_owned() + &filler.repeat(MAX_HEAD);
+            assert_eq!(in_pieces(text.as_bytes(), 1..text.len()).unwrap_err().status.code(), expected);
+        }
+    }
+
+    #[test]
+    fn a_bare_lf_is_refused_when_it_comes() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\n";
+        assert_eq!(in_pieces(text, 1..text.len()).unwrap_err().status.code(), 400);
+    }
+
+    /// Pieces of heads, right and wrong: random bytes would not come far.
+    fn head_like() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => prop::sample::select(PIECES).prop_map(|piece| piece.to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..4),
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    const PIECES: &[&[u8]] = &[
+        b"\r\n", b"\r\n\r\n", b"GET / HTTP/1.1\r\n", b"POST /a?b HTTP/1.0\r\n", b"GET http://h/ HTTP/1.1\r\n", b"Host: a\r\n",
+        b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close, upgrade\r\n", b"Upgrade: x\r\n", b"X-Y:\tz \r\n",
+        b"Expect: 100-continue\r\n", b"Range: bytes=0-1\r\n", b" ", b":", b"\r", b"\n", b"a", b"Host", b"GET ", b"HTTP/1.1", b"\t",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, scanned: usize) {
+            let _ = parse_request(&bytes, &mut 0);
+            let _ = parse_request(&bytes, &mut scanned.clone());
+        }
+
+        /// A refusal may come later if the bytes dribble in, but once the head has ended it has come.
+        #[test]
+        fn pieces_say_what_the_whole_says(start in head_like(), cut: prop::sample::Index) {
+            let bytes = [&start[..], b"\r\n\r\n"].concat();
+            let expected = whole(&bytes);
+            let cut = cut.index(bytes.len());
+            for pieces in [in_pieces(&bytes, [cut].into_iter()), in_pieces(&bytes, 0..bytes.len())] {
+                prop_assert!(pieces == expected || expected.is_err() && pieces == Ok(None), "{:?} {:?}", pieces, expected);
+            }
+        }
+
+        #[test]
+        fn a_valid_head_survives_every_cut(path in "/[a-z/]{0,20}", value in "[ -~\\t]{0,40}", cut: prop::sample::Index) {
+            let text = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Value: {value}\r\n\r\n");
+            let (request, len) = parse_request(text.as_bytes(), &mut 0).unwrap().unwrap();
+            prop_assert_eq!(len, text.len());
+            prop_assert_eq!(request.fields.get("x-value").unwrap(), value.trim_matches([' ', '\t']).as_bytes());
+            let cut = cut.index(text.len());
+            prop_assert_eq!(parse_request(&text.as_bytes()[..cut], &mut 0).unwrap().is_none(), true);
+            prop_assert_eq!(in_pieces(text.as_bytes(), [cut].into_iter()), whole(text.as_bytes()));
+        }
+    }
+}
