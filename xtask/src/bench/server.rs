@@ -111,7 +111,11 @@ impl Running {
 
     fn failure(&self, what: &str) -> Error {
         let said = fs::read_to_string(&self.errors).unwrap_or_default();
-        Error::other(format!("{} {what}: {}", self.server.name, said.trim()))
+        Error::other(format!(
+            "{} {what}: {}",
+            self.server.name,
+            said.trim().replace('\n', "; ")
+        ))
     }
 
     fn end(&mut self) {

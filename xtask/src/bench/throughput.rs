@@ -19,6 +19,15 @@ struct Scenario {
     /// The null server answers anything with a body of this scenario's size.
     beside_null: bool,
     cache: &'static str,
+    compare: Compare,
+}
+
+/// What the ratios are of, per CPU-second.
+#[derive(Clone, Copy)]
+enum Compare {
+    Requests,
+    /// Where a round ends within many requests.
+    Bytes,
 }
 
 #[derive(Clone, Copy)]
@@ -180,7 +189,12 @@ fn rounds(
 }
 
 fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>) -> Report {
-    let cost = |contestant: &Contestant| contestant.median(|sample| sample.per_cpu_second);
+    let cost = |contestant: &Contestant| {
+        contestant.median(|sample| match scenario.compare {
+            Compare::Requests => sample.per_cpu_second,
+            Compare::Bytes => sample.megabytes_per_cpu_second,
+        })
+    };
     let of = |name: &str| {
         contestants
             .iter()
@@ -196,7 +210,7 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
         vec![
             server.name.to_owned(),
             count(one.median(|sample| sample.per_second)),
-            count(cost),
+            count(one.median(|sample| sample.per_cpu_second)),
             format!("{:.0}%", one.spread() * 100.0),
             count(one.median(|sample| sample.megabytes_per_cpu_second)),
             millis(one.median(|sample| sample.p50_ms)),
@@ -240,6 +254,7 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::One("1k.html", 1024),
         beside_null: true,
         cache: "64MB",
+        compare: Compare::Requests,
     },
     Scenario {
         name: "hot4k",
@@ -250,6 +265,7 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::One("4k5.html", 4608),
         beside_null: true,
         cache: "64MB",
+        compare: Compare::Requests,
     },
     Scenario {
         name: "pipeline",
@@ -260,6 +276,7 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::One("100.html", 100),
         beside_null: true,
         cache: "64MB",
+        compare: Compare::Requests,
     },
     Scenario {
         name: "close",
@@ -270,6 +287,7 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::One("100.html", 100),
         beside_null: true,
         cache: "64MB",
+        compare: Compare::Requests,
     },
     Scenario {
         name: "medium",
@@ -280,6 +298,7 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::One("64k.bin", 64 * 1024),
         beside_null: true,
         cache: "64MB",
+        compare: Compare::Bytes,
     },
     Scenario {
         name: "large",
@@ -290,6 +309,7 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::One("100m.bin", 100 * 1024 * 1024),
         beside_null: false,
         cache: "64MB",
+        compare: Compare::Bytes,
     },
     Scenario {
         name: "tail10",
@@ -301,6 +321,7 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::Tail(10),
         beside_null: false,
         cache: "256MB",
+        compare: Compare::Requests,
     },
     Scenario {
         name: "tail100",
@@ -312,5 +333,6 @@ const SCENARIOS: &[Scenario] = &[
         files: Files::Tail(100),
         beside_null: false,
         cache: "256MB",
+        compare: Compare::Requests,
     },
 ];
