@@ -57,7 +57,8 @@ fn wrong_name(stop: u8, first: bool) -> Stop {
     Stop::Refuse(Reject::bad(match stop {
         b' ' | b'\t' if first => "folded field line",
         b' ' | b'\t' => "white space in or after a field name",
-        b'\r' | b'\n' => "field line without a colon",
+        b'\r' => "field line without a colon",
+        b'\n' => BARE_LF,
         _ => "control byte in a field name",
     }))
 }
@@ -69,10 +70,12 @@ fn line_end(head: &[u8], at: usize) -> Result<usize, Stop> {
         (Some(b'\r'), Some(b'\n')) => Ok(at + 2),
         (None, _) | (Some(b'\r'), None) => Err(Stop::More),
         (Some(b'\r'), _) => bad("bare CR in a field line"),
-        (Some(b'\n'), _) => bad("bare LF in a field line"),
+        (Some(b'\n'), _) => bad(BARE_LF),
         _ => bad("control byte in a field value"),
     }
 }
+
+const BARE_LF: &str = "bare LF in a field line";
 
 #[cfg(test)]
 mod tests {

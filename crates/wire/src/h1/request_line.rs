@@ -90,26 +90,26 @@ fn version(line: &[u8], at: usize) -> Result<Version, Stop> {
     }
 }
 
-/// A version that is incomplete, wrong, or of another kind.
+/// A version that is incomplete, wrong, or of another kind. Each byte is judged as if it were the last, so that
+/// the answer does not depend on how many have come.
 #[cold]
 fn odd_version(rest: &[u8]) -> Result<Version, Stop> {
-    for (&byte, &expected) in rest.iter().zip(VERSION_LINE) {
+    for (at, (&byte, &expected)) in rest.iter().zip(VERSION_LINE).enumerate() {
         let right = if expected.is_ascii_digit() { byte.is_ascii_digit() } else { byte == expected };
         if !right {
-            return bad("malformed version");
+            return bad(if byte == b'\n' { "bare LF in the request line" } else { "malformed version" });
+        }
+        if at == MINOR && rest[MAJOR] != b'1' {
+            return refuse(Status::HTTP_VERSION_NOT_SUPPORTED, "unknown HTTP version");
         }
     }
-    match rest.get(5) {
-        Some(&major) if major != b'1' && rest.len() > 7 => {
-            refuse(Status::HTTP_VERSION_NOT_SUPPORTED, "unknown HTTP version")
-        }
-        _ if rest.len() < VERSION_LINE.len() => Err(Stop::More),
-        _ => Ok(Version::Http11),
-    }
+    if rest.len() < VERSION_LINE.len() { Err(Stop::More) } else { Ok(Version::Http11) }
 }
 
 const LONGEST: usize = MAX_REQUEST_LINE + CRLF.len();
 const VERSION_LINE: &[u8] = b"HTTP/1.1\r\n";
+const MAJOR: usize = "HTTP/".len();
+const MINOR: usize = "HTTP/1.".len();
 
 #[cfg(test)]
 mod tests {
@@ -175,6 +175,7 @@ mod tests {
             (b"GET / HTTP/a.1\r\n", 400),
             (b"GET / HTTP/2.0\r\n", 505),
             (b"GET / HTTP/0.9\r\n", 505),
+            (b"GET / HTTP/0.8x", 505),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         ] {
             assert_eq!(line(text), Err(status), "{:?}", text.escape_ascii());
