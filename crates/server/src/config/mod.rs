@@ -76,6 +76,9 @@ fn without_null(schema: &mut Schema) {
             schema.insert("type".into(), only);
         }
     }
+    if let Some(serde_json::Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
     let null = serde_json::json!({ "type": "null" });
     if let Some(serde_json::Value::Array(choices)) = schema.get_mut("anyOf") {
         choices.retain(|choice| *choice != null);

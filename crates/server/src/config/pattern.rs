@@ -123,7 +123,7 @@ impl Pattern {
 
     /// The path it is for, when that is one path alone.
     pub fn exact(&self) -> Option<&[u8]> {
-        (self.shape == Shape::Exact).then(|| self.typed.as_bytes())
+        (self.shape == Shape::Exact).then_some(self.typed.as_bytes())
     }
 
     /// Whether it is `*` or `/*`.
