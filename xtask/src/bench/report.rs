@@ -122,9 +122,10 @@ pub fn count(figure: f64) -> String {
     text
 }
 
-/// Milliseconds with three figures that mean something.
+/// Milliseconds with three figures that mean something; a dash where nothing was answered at all.
 pub fn millis(figure: f64) -> String {
     match figure {
+        0.0 => "–".into(),
         small if small < 10.0 => format!("{small:.2} ms"),
         middle if middle < 100.0 => format!("{middle:.1} ms"),
         large => format!("{} ms", count(large)),

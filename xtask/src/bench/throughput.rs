@@ -162,15 +162,19 @@ impl Contestant {
     }
 }
 
-/// A short warm-up each, then the rounds, each beginning with another server.
+/// A warm-up each, as long as a round where caches have to fill, then the rounds, each beginning with another server.
 fn rounds(
     bench: &Bench,
     scenario: &Scenario,
     path: &str,
     contestants: &mut [Contestant],
 ) -> Result<()> {
+    let warm_up = match scenario.files {
+        Files::One(..) => 1,
+        Files::Tail(_) => bench.options.seconds,
+    };
     for contestant in contestants.iter_mut() {
-        contestant.round(scenario, path, 1, 0)?;
+        contestant.round(scenario, path, warm_up, 0)?;
         contestant.samples.clear();
     }
     for round in 0..bench.options.rounds {
