@@ -126,18 +126,26 @@ fn unknown_key(message: &str) -> Option<Problem> {
     Some(problem.note(format!("valid keys: {}", list(&valid))))
 }
 
-/// serde's words, in everybody's.
+/// The reader's words, in everybody's: what is wrong, then after a colon what was expected.
 fn plain(message: &str) -> String {
-    let mut plain = message.replace("missing field `", "missing key `");
+    let mut plain = message.to_owned();
     for (theirs, ours) in WORDS {
         plain = plain.replace(theirs, ours);
     }
-    match plain
-        .strip_prefix("wrong type: ")
-        .and_then(|rest| rest.split_once(", expected "))
-    {
-        Some((found, expected)) => format!("this is {}: expected {expected}", with_article(found)),
-        None => plain,
+    let Some((found, expected)) = plain.split_once(", expected ") else {
+        return plain;
+    };
+    let expected = if expected.starts_with("struct ") {
+        "a table"
+    } else {
+        expected
+    };
+    match found.strip_prefix("wrong type: ") {
+        Some("table") if expected == "a list" => {
+            "this is one table: write its name in double brackets, as in `[[sites]]`".into()
+        }
+        Some(found) => format!("this is {}: expected {expected}", with_article(found)),
+        None => format!("{found}: expected {expected}"),
     }
 }
 
@@ -226,13 +234,18 @@ fn show_tabs(text: &str) -> String {
 }
 
 /// serde's expressions and ours.
-const WORDS: [(&str, &str); 6] = [
+const WORDS: [(&str, &str); 8] = [
+    ("missing field `", "missing key `"),
+    ("invalid type: map", "wrong type: table"),
     ("invalid type: ", "wrong type: "),
     ("expected i64", "expected a whole number"),
     ("expected a sequence", "expected a list"),
     ("expected a string", "expected a text in quotes"),
     ("expected a boolean", "expected `true` or `false`"),
-    ("expected struct ", "expected the table "),
+    (
+        "string values must be quoted, expected literal string",
+        "a value is missing, expected one: texts stand in quotes",
+    ),
 ];
 
 /// What other servers call it, and what it is called here.

@@ -19,7 +19,7 @@ pub struct Template {
 /// What a template is filled with.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
-    /// The request's host, without port.
+    /// The request's host as received; its port is left out.
     pub host: &'a [u8],
     /// The path, decoded.
     pub path: &'a [u8],
@@ -50,13 +50,20 @@ impl Template {
         })
     }
 
-    /// The value of `Location`: ASCII without spaces or control characters.
+    /// The value of `Location`: ASCII without spaces or control characters. Where the template
+    /// asks for a host and the request has none, the target is the request's own path.
     pub fn fill(&self, parts: Parts<'_>) -> String {
         let mut out = String::with_capacity(self.typed.len() + parts.path.len());
+        let host = bare_host(parts.host);
+        if self.pieces.contains(&Piece::Host) && host.is_none() {
+            push_path(&mut out, parts.path);
+            push_query(&mut out, parts.query);
+            return out;
+        }
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.push_str(text),
-                Piece::Host => push_host(&mut out, parts.host),
+                Piece::Host => out.extend(host.unwrap_or(&[]).iter().map(|byte| char::from(*byte))),
                 Piece::Path => push_path(&mut out, parts.path),
                 Piece::Rest => push_rest(&mut out, parts.rest),
                 Piece::Query => push_query(&mut out, parts.query),
@@ -163,7 +170,7 @@ fn check_start(typed: &str, pieces: &[Piece]) -> Result<(), String> {
         return Err("a redirect names a host after `://`: a name or `{host}`".into());
     }
     if bare.contains(['{', '}', '@']) {
-        return Err("the host of a redirect is a name or `{host}`; put a `/` after it".into());
+        return Err("the host of a redirect is a name or `{host}`: put a `/` after it".into());
     }
     if host != "{host}" && host.contains("{host}") && !host.starts_with("{host}:") {
         return Err("`{host}` stands alone between `://` and the path".into());
@@ -171,17 +178,24 @@ fn check_start(typed: &str, pieces: &[Piece]) -> Result<(), String> {
     Ok(())
 }
 
-/// A host that is not one (the request is refused elsewhere) is left out.
-fn push_host(out: &mut String, host: &[u8]) {
+/// The host without its port; `None` where there is no valid one: `https://` and a path would be
+/// read as `https://` and another host.
+fn bare_host(host: &[u8]) -> Option<&[u8]> {
+    let bracket = host.iter().position(|byte| *byte == b']').map(|at| at + 1);
+    let colon = || host.iter().position(|byte| *byte == b':');
+    let end = if host.first() == Some(&b'[') {
+        bracket?
+    } else {
+        colon().unwrap_or(host.len())
+    };
+    let bare = &host[..end];
     let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
-    if host.iter().all(good) {
-        out.extend(host.iter().map(|byte| *byte as char));
-    }
+    (!bare.is_empty() && bare.iter().all(good)).then_some(bare)
 }
 
 fn push_path(out: &mut String, path: &[u8]) {
     let bare = path.strip_prefix(b"/").unwrap_or(path);
-    if !out.ends_with('/') || out.ends_with("://") {
+    if !out.ends_with('/') {
         out.push('/');
     }
     push_rest(out, bare);
@@ -281,6 +295,38 @@ mod tests {
             fill("https://b.example{path}", "@evil.example", "", None),
             "https://b.example/@evil.example"
         );
+    }
+
+    #[test]
+    fn the_hosts_port_is_left_out() {
+        let template = Template::parse("https://{host}{path}").unwrap();
+        for (host, bare) in [
+            ("a.example:80", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("b", "b"),
+        ] {
+            let parts = Parts {
+                host: host.as_bytes(),
+                path: b"/",
+                rest: b"",
+                query: None,
+            };
+            assert_eq!(template.fill(parts), format!("https://{bare}/"));
+        }
+    }
+
+    #[test]
+    fn without_a_host_the_target_is_local() {
+        let template = Template::parse("https://{host}:8443{path}{query}").unwrap();
+        for host in ["", "a b", "evil.example/", ":80", "["] {
+            let parts = Parts {
+                host: host.as_bytes(),
+                path: b"//evil.example",
+                rest: b"",
+                query: Some(b"a"),
+            };
+            assert_eq!(template.fill(parts), "/evil.example?a");
+        }
     }
 
     #[test]

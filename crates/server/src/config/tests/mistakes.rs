@@ -46,7 +46,14 @@ fn mistakes_point_to_their_place() {
     let route = |more: &str| format!("{SITE}[[sites.routes]]\n{more}\n");
     let headers = |more: &str| format!("{SITE}[[sites.headers]]\nmatch = \"*\"\n{more}\n");
     for (text, says, at) in [
-        ("listen = ".into(), "", ""),
+        ("listen = ".into(), "a value is missing", ""),
+        (
+            "[sites]\nroot = \"site\"".into(),
+            "double brackets",
+            "[sites]",
+        ),
+        (format!("limits = 3\n{SITE}"), "expected a table", "3"),
+        ("[[sites]]\nroot = \"site".into(), "expected `\"`", ""),
         (format!("listen = []\n{SITE}"), "empty list", ""),
         (format!("listen = 80\n{SITE}"), "expected a text", "80"),
         (
