@@ -9,7 +9,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (step, bytes) = input;
-    assert_eq!(decode(bytes, usize::from(step) + 1), decode(bytes, bytes.len().max(1)));
+    assert_eq!(
+        decode(bytes, usize::from(step) + 1),
+        decode(bytes, bytes.len().max(1))
+    );
 });
 
 fn decode(bytes: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), Reject> {

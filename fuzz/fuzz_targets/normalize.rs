@@ -8,7 +8,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|path: &[u8]| {
     let Ok(normal) = normalize(path) else { return };
-    let inner = normal.as_bytes().strip_prefix(b"/").expect("an absolute path");
+    let inner = normal
+        .as_bytes()
+        .strip_prefix(b"/")
+        .expect("an absolute path");
     let inner = inner.strip_suffix(b"/").unwrap_or(inner);
     let mut segments = inner.split(|&b| b == b'/');
     assert!(inner.is_empty() || segments.all(|segment| !matches!(segment, b"" | b"." | b"..")));

@@ -11,6 +11,13 @@ fuzz_target!(|input: (u16, &[u8])| {
     let whole = [bytes, b"\r\n\r\n"].concat();
     let mut scanned = 0;
     let first = parse_request(&whole[..usize::from(cut) % (whole.len() + 1)], &mut scanned);
-    let outcome = if matches!(first, Ok(None)) { parse_request(&whole, &mut scanned) } else { first };
-    assert_eq!(format!("{outcome:?}"), format!("{:?}", parse_request(&whole, &mut 0)));
+    let outcome = if matches!(first, Ok(None)) {
+        parse_request(&whole, &mut scanned)
+    } else {
+        first
+    };
+    assert_eq!(
+        format!("{outcome:?}"),
+        format!("{:?}", parse_request(&whole, &mut 0))
+    );
 });

@@ -13,6 +13,16 @@ fuzz_target!(|input: (u64, &[u8])| {
         Ranges::Many(ranges) => ranges,
         Ranges::Whole | Ranges::Unsatisfiable => return,
     };
-    assert!(ranges.iter().all(|range| range.start < range.end && range.end <= len));
-    assert!(ranges.iter().map(|range| range.end - range.start).sum::<u64>() <= len);
+    assert!(
+        ranges
+            .iter()
+            .all(|range| range.start < range.end && range.end <= len)
+    );
+    assert!(
+        ranges
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum::<u64>()
+            <= len
+    );
 });

@@ -8,7 +8,11 @@ use memchr::memchr;
 
 /// The host a request is for; what the target says wins over the Host field, which must be right all the same.
 #[inline]
-pub(super) fn choose<'b>(target: &Target<'b>, fields: &Fields<'b>, version: Version) -> Result<&'b [u8], Reject> {
+pub(super) fn choose<'b>(
+    target: &Target<'b>,
+    fields: &Fields<'b>,
+    version: Version,
+) -> Result<&'b [u8], Reject> {
     let host = match fields.known(Known::Host) {
         _ if fields.repeated(Known::Host) => return Err(TWO_HOSTS),
         Some(host) if is_valid(host) => host,
@@ -26,12 +30,11 @@ pub(super) fn choose<'b>(target: &Target<'b>, fields: &Fields<'b>, version: Vers
 /// 4.2.4 forbids); the empty host counts, a port may be empty.
 #[inline]
 pub(super) fn is_valid(authority: &[u8]) -> bool {
-    let classes = authority.iter().fold(0, |seen, &b| seen | CLASS[b as usize]);
-    match classes {
-        0 | NAME => true,
-        _ if classes & (OTHER | BRACKET) == 0 => has_digits_after_colon(authority),
-        _ if classes & OTHER == 0 => is_literal(authority),
-        _ => false,
+    match authority.iter().position(|&b| !IN_NAME[b as usize]) {
+        None => true,
+        Some(end) if authority[end] == b':' => authority[end + 1..].iter().all(u8::is_ascii_digit),
+        Some(0) if authority[0] == b'[' => is_literal(authority),
+        Some(_) => false,
     }
 }
 
@@ -40,15 +43,6 @@ pub(super) fn port(authority: &[u8]) -> Option<&[u8]> {
     let host_end = memchr(b']', authority).unwrap_or(0);
     let colon = host_end + memchr(b':', &authority[host_end..])?;
     Some(&authority[colon + 1..])
-}
-
-#[inline]
-fn has_digits_after_colon(authority: &[u8]) -> bool {
-    let port = authority.iter().rev().take_while(|&b| *b != b':');
-    let digits = port.clone().all(u8::is_ascii_digit);
-    // A second colon would stand among the bytes before the last one.
-    let before = authority.len() - port.count() - 1;
-    digits && !authority[..before].contains(&b':')
 }
 
 /// `[` address `]` and an optional port. The address is held to its alphabet only: nothing ever dials it.
@@ -72,30 +66,20 @@ const NO_HOST: Reject = Reject::bad("no Host field");
 const TWO_HOSTS: Reject = Reject::bad("more than one Host field");
 const WRONG_HOST: Reject = Reject::bad("malformed Host field");
 
-const NAME: u8 = 1;
-const COLON: u8 = 2;
-const BRACKET: u8 = 4;
-const OTHER: u8 = 8;
-
-/// What each byte may be part of: RFC 3986 section 3.2.2's reg-name, or the marks around address and port.
-const CLASS: [u8; 256] = {
-    let mut table = [OTHER; 256];
+/// What a host's name is made of: RFC 3986 section 3.2.2, with the percent sign of its encoding.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        if (byte as u8).is_ascii_alphanumeric() {
-            table[byte] = NAME;
-        }
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
     let marks = b"-._~!$&'()*+,;=%";
     let mut i = 0;
     while i < marks.len() {
-        table[marks[i] as usize] = NAME;
+        table[marks[i] as usize] = true;
         i += 1;
     }
-    table[b':' as usize] = COLON;
-    table[b'[' as usize] = BRACKET;
-    table[b']' as usize] = BRACKET;
     table
 };
 
@@ -105,7 +89,18 @@ mod tests {
 
     #[test]
     fn hosts_with_and_without_ports_are_right() {
-        for host in ["", "a", "a.b-c_d", "127.0.0.1:8080", "a:", "[::1]", "[::1]:80", "[fe80::1%25eth0]:", "%41", ":80"] {
+        for host in [
+            "",
+            "a",
+            "a.b-c_d",
+            "127.0.0.1:8080",
+            "a:",
+            "[::1]",
+            "[::1]:80",
+            "[fe80::1%25eth0]:",
+            "%41",
+            ":80",
+        ] {
             assert!(is_valid(host.as_bytes()), "{host}");
         }
     }
@@ -113,8 +108,30 @@ mod tests {
     #[test]
     fn anything_else_is_wrong() {
         for host in [
-            "a b", "a/b", "u@a", "a:b", "a:80:81", "::1", "[::1", "::1]", "[]", "[a]", "[::1]x", "[::1]:x", "[[::1]]",
-            "a#", "a?", "a\\b", "a,b c", "\"a\"", "<a>", "a\tb", "ä", "a[::1]", "[::1]:8:0", "[:/:]",
+            "a b",
+            "a/b",
+            "u@a",
+            "a:b",
+            "a:80:81",
+            "::1",
+            "[::1",
+            "::1]",
+            "[]",
+            "[a]",
+            "[::1]x",
+            "[::1]:x",
+            "[[::1]]",
+            "a#",
+            "a?",
+            "a\\b",
+            "a,b c",
+            "\"a\"",
+            "<a>",
+            "a\tb",
+            "ä",
+            "a[::1]",
+            "[::1]:8:0",
+            "[:/:]",
         ] {
             assert!(!is_valid(host.as_bytes()), "{host}");
         }

@@ -45,13 +45,22 @@ enum State {
     /// A body by length: so many bytes to come.
     Length(u64),
     /// The size of a chunk: the digits so far.
-    Digits { size: u64, count: u32 },
+    Digits {
+        size: u64,
+        count: u32,
+    },
     /// White space behind the size: an extension must follow.
-    Blank { size: u64 },
+    Blank {
+        size: u64,
+    },
     /// Behind a semicolon, up to the end of the line.
-    Extension { size: u64 },
+    Extension {
+        size: u64,
+    },
     /// The LF of the size's line.
-    SizeLf { size: u64 },
+    SizeLf {
+        size: u64,
+    },
     /// A chunk's data: so many bytes to come.
     Data(u64),
     DataCr,
@@ -73,7 +82,11 @@ impl BodyDecoder {
             Framing::Length(len) => State::Length(len),
             Framing::Chunked => CHUNK_START,
         };
-        BodyDecoder { state, extensions_left: MAX_CHUNK_EXTENSIONS, trailers_left: MAX_TRAILERS }
+        BodyDecoder {
+            state,
+            extensions_left: MAX_CHUNK_EXTENSIONS,
+            trailers_left: MAX_TRAILERS,
+        }
     }
 
     /// Whether the body has ended.
@@ -97,13 +110,21 @@ impl BodyDecoder {
                 State::Length(left) => {
                     let data = data(at, input.len(), left);
                     let left = left - data.len() as u64;
-                    self.state = if left == 0 { State::Done } else { State::Length(left) };
+                    self.state = if left == 0 {
+                        State::Done
+                    } else {
+                        State::Length(left)
+                    };
                     return Ok((data.end, BodyEvent::Data(data)));
                 }
                 State::Data(left) => {
                     let data = data(at, input.len(), left);
                     let left = left - data.len() as u64;
-                    self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+                    self.state = if left == 0 {
+                        State::DataCr
+                    } else {
+                        State::Data(left)
+                    };
                     return Ok((data.end, BodyEvent::Data(data)));
                 }
                 _ => self.step(input[at])?,
@@ -116,29 +137,51 @@ impl BodyDecoder {
     /// section 7.1.
     fn step(&mut self, byte: u8) -> Result<(), Reject> {
         self.state = match (self.state, byte) {
-            (State::Digits { size, count }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => digit(size, count, byte)?,
+            (State::Digits { size, count }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                digit(size, count, byte)?
+            }
             (State::Digits { count: 0, .. }, _) => return Err(Reject::bad("chunk without a size")),
-            (State::Digits { size, .. } | State::Extension { size }, b'\r') => State::SizeLf { size },
-            (State::Digits { size, .. } | State::Blank { size }, b' ' | b'\t') => self.extension(State::Blank { size })?,
-            (State::Digits { size, .. } | State::Blank { size }, b';') => self.extension(State::Extension { size })?,
-            (State::Digits { .. } | State::Blank { .. }, _) => return Err(Reject::bad("malformed chunk size")),
-            (State::Extension { size }, _) if is_text(byte) => self.extension(State::Extension { size })?,
-            (State::Extension { .. }, _) => return Err(Reject::bad("control byte in a chunk extension")),
+            (State::Digits { size, .. } | State::Extension { size }, b'\r') => {
+                State::SizeLf { size }
+            }
+            (State::Digits { size, .. } | State::Blank { size }, b' ' | b'\t') => {
+                self.extension(State::Blank { size })?
+            }
+            (State::Digits { size, .. } | State::Blank { size }, b';') => {
+                self.extension(State::Extension { size })?
+            }
+            (State::Digits { .. } | State::Blank { .. }, _) => {
+                return Err(Reject::bad("malformed chunk size"));
+            }
+            (State::Extension { size }, _) if is_text(byte) => {
+                self.extension(State::Extension { size })?
+            }
+            (State::Extension { .. }, _) => {
+                return Err(Reject::bad("control byte in a chunk extension"));
+            }
             (State::SizeLf { size: 0 }, b'\n') => State::LineStart,
             (State::SizeLf { size }, b'\n') => State::Data(size),
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => CHUNK_START,
-            (State::DataCr | State::DataLf, _) => return Err(Reject::bad("chunk longer than its size")),
+            (State::DataCr | State::DataLf, _) => {
+                return Err(Reject::bad("chunk longer than its size"));
+            }
             (State::LineStart, b'\r') => State::EndLf,
-            (State::LineStart | State::Name, _) if scan::is_tchar(byte) => self.trailer(State::Name)?,
+            (State::LineStart | State::Name, _) if scan::is_tchar(byte) => {
+                self.trailer(State::Name)?
+            }
             (State::Name, b':') => self.trailer(State::Value)?,
-            (State::LineStart | State::Name, _) => return Err(Reject::bad("malformed trailer name")),
+            (State::LineStart | State::Name, _) => {
+                return Err(Reject::bad("malformed trailer name"));
+            }
             (State::Value, b'\r') => self.trailer(State::LineLf)?,
             (State::Value, _) if is_text(byte) => self.trailer(State::Value)?,
             (State::Value, _) => return Err(Reject::bad("control byte in a trailer")),
             (State::LineLf, b'\n') => State::LineStart,
             (State::EndLf, b'\n') => State::Done,
-            (State::SizeLf { .. } | State::LineLf | State::EndLf, _) => return Err(Reject::bad("bare CR in chunked body")),
+            (State::SizeLf { .. } | State::LineLf | State::EndLf, _) => {
+                return Err(Reject::bad("bare CR in chunked body"));
+            }
             // Not reached: `decode` takes these three itself.
             (state @ (State::Length(_) | State::Data(_) | State::Done), _) => state,
         };
@@ -146,7 +189,10 @@ impl BodyDecoder {
     }
 
     fn extension(&mut self, next: State) -> Result<State, Reject> {
-        self.extensions_left = self.extensions_left.checked_sub(1).ok_or(Reject::bad("chunk extensions too long"))?;
+        self.extensions_left = self
+            .extensions_left
+            .checked_sub(1)
+            .ok_or(Reject::bad("chunk extensions too long"))?;
         Ok(next)
     }
 
@@ -168,7 +214,10 @@ fn digit(size: u64, count: u32, byte: u8) -> Result<State, Reject> {
         return Err(Reject::bad("chunk size too large"));
     }
     let value = (byte as char).to_digit(16).unwrap_or_default();
-    Ok(State::Digits { size: size << 4 | u64::from(value), count: count + 1 })
+    Ok(State::Digits {
+        size: size << 4 | u64::from(value),
+        count: count + 1,
+    })
 }
 
 /// Whether this byte may stand in a value: visible, blank, tab or above 0x7f.
@@ -177,11 +226,14 @@ fn is_text(byte: u8) -> bool {
 }
 
 const CHUNK_START: State = State::Digits { size: 0, count: 0 };
-const TRAILERS_TOO_LONG: Reject = Reject::new(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailers too long");
+const TRAILERS_TOO_LONG: Reject =
+    Reject::new(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailers too long");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::h1::encode;
+    use proptest::prelude::*;
 
     /// The body and what was consumed, or the status; the input given in pieces of `step` bytes.
     fn decode(framing: Framing, input: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), u16> {
@@ -189,7 +241,9 @@ mod tests {
         for piece in input.chunks(step) {
             let mut rest = piece;
             loop {
-                let (used, event) = decoder.decode(rest).map_err(|reject| reject.status.code())?;
+                let (used, event) = decoder
+                    .decode(rest)
+                    .map_err(|reject| reject.status.code())?;
                 consumed += used;
                 match event {
                     BodyEvent::Data(range) => body.extend_from_slice(&rest[range]),
@@ -205,7 +259,11 @@ mod tests {
     fn chunked(input: &[u8]) -> Result<(Vec<u8>, usize, bool), u16> {
         let whole = decode(Framing::Chunked, input, input.len().max(1));
         for step in 1..input.len() {
-            assert_eq!(decode(Framing::Chunked, input, step), whole, "in steps of {step}");
+            assert_eq!(
+                decode(Framing::Chunked, input, step),
+                whole,
+                "in steps of {step}"
+            );
         }
         whole
     }
@@ -213,10 +271,22 @@ mod tests {
     #[test]
     fn a_body_by_length_ends_after_its_bytes() {
         for step in 1..12 {
-            assert_eq!(decode(Framing::Length(5), b"helloGET /", step), Ok((b"hello".to_vec(), 5, true)));
-            assert_eq!(decode(Framing::Length(50), b"hello", step), Ok((b"hello".to_vec(), 5, false)));
-            assert_eq!(decode(Framing::Length(u64::MAX), b"hello", step), Ok((b"hello".to_vec(), 5, false)));
-            assert_eq!(decode(Framing::Length(0), b"GET /", step), Ok((vec![], 0, true)));
+            assert_eq!(
+                decode(Framing::Length(5), b"helloGET /", step),
+                Ok((b"hello".to_vec(), 5, true))
+            );
+            assert_eq!(
+                decode(Framing::Length(50), b"hello", step),
+                Ok((b"hello".to_vec(), 5, false))
+            );
+            assert_eq!(
+                decode(Framing::Length(u64::MAX), b"hello", step),
+                Ok((b"hello".to_vec(), 5, false))
+            );
+            assert_eq!(
+                decode(Framing::Length(0), b"GET /", step),
+                Ok((vec![], 0, true))
+            );
             assert_eq!(decode(Framing::None, b"GET /", step), Ok((vec![], 0, true)));
         }
     }
@@ -226,12 +296,28 @@ mod tests {
         for (input, body, left) in [
             (&b"0\r\n\r\n"[..], &b""[..], 0),
             (b"5\r\nhello\r\n0\r\n\r\nGET", b"hello", 3),
-            (b"5\r\nhello\r\n00006\r\n world\r\n0000\r\n\r\n", b"hello world", 0),
-            (b"A;a=b;c=\"d;e\"\r\n0123456789\r\n0;x\r\n\r\n", b"0123456789", 0),
+            (
+                b"5\r\nhello\r\n00006\r\n world\r\n0000\r\n\r\n",
+                b"hello world",
+                0,
+            ),
+            (
+                b"A;a=b;c=\"d;e\"\r\n0123456789\r\n0;x\r\n\r\n",
+                b"0123456789",
+                0,
+            ),
             (b"1 ;a\r\nx\r\n0\r\n\r\n", b"x", 0),
-            (b"2\r\n\r\n\r\n0\r\nA: b\r\nC:\t\xffd \r\nE:\r\n\r\n\r\n", b"\r\n", 2),
+            (
+                b"2\r\n\r\n\r\n0\r\nA: b\r\nC:\t\xffd \r\nE:\r\n\r\n\r\n",
+                b"\r\n",
+                2,
+            ),
         ] {
-            assert_eq!(chunked(input), Ok((body.to_vec(), input.len() - left, true)), "{input:?}");
+            assert_eq!(
+                chunked(input),
+                Ok((body.to_vec(), input.len() - left, true)),
+                "{input:?}"
+            );
         }
     }
 
@@ -246,13 +332,39 @@ mod tests {
     #[test]
     fn broken_chunks_are_refused() {
         for input in [
-            "\r\n", "g\r\n", "-1\r\n", "+1\r\n", " 1\r\n", "0x1\r\nx\r\n", "1 \r\nx", "1\nx", "1\r\rx", "1\r\nxy\r\n", "1\r\nx\n",
-            "1\r\nx\r\r", "1;\0\r\n", "1;a\nx\r\n", "10000000000000000\r\n", "00000000000000000\r\n", "0\r\n\n", "0\r\n A: b\r\n",
-            "0\r\nA : b\r\n", "0\r\nA\r\n", "0\r\nA: b\n", "0\r\nA: \0\r\n", "0\r\n: b\r\n", "0\r\n\rx", ";a\r\n", "1,\r\n",
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            " 1\r\n",
+            "0x1\r\nx\r\n",
+            "1 \r\nx",
+            "1\nx",
+            "1\r\rx",
+            "1\r\nxy\r\n",
+            "1\r\nx\n",
+            "1\r\nx\r\r",
+            "1;\0\r\n",
+            "1;a\nx\r\n",
+            "10000000000000000\r\n",
+            "00000000000000000\r\n",
+            "0\r\n\n",
+            "0\r\n A: b\r\n",
+            "0\r\nA : b\r\n",
+            "0\r\nA\r\n",
+            "0\r\nA: b\n",
+            "0\r\nA: \0\r\n",
+            "0\r\n: b\r\n",
+            "0\r\n\rx",
+            ";a\r\n",
+            "1,\r\n",
         ] {
             assert_eq!(chunked(input.as_bytes()), Err(400), "{input:?}");
         }
-        assert!(matches!(chunked(b"ffffffffffffffff\r\nx"), Ok((_, _, false))));
+        assert!(matches!(
+            chunked(b"ffffffffffffffff\r\nx"),
+            Ok((_, _, false))
+        ));
     }
 
     #[test]
@@ -261,8 +373,56 @@ mod tests {
         let decode = |input: &str| decode(Framing::Chunked, input.as_bytes(), input.len());
         assert_eq!(decode(&format!("1;{filler}")), Err(400));
         assert_eq!(decode(&format!("0\r\nA:{filler}")), Err(431));
-        assert_eq!(decode(&"1;a\r\nx\r\n".repeat(MAX_CHUNK_EXTENSIONS as usize)), Err(400));
-        assert_eq!(decode(&format!("0\r\n{}", "a:b\r\n".repeat(MAX_TRAILERS as usize))), Err(431));
-        assert!(decode(&format!("1;{}\r\nx", &filler[..MAX_CHUNK_EXTENSIONS as usize - 1])).is_ok());
+        assert_eq!(
+            decode(&"1;a\r\nx\r\n".repeat(MAX_CHUNK_EXTENSIONS as usize)),
+            Err(400)
+        );
+        assert_eq!(
+            decode(&format!("0\r\n{}", "a:b\r\n".repeat(MAX_TRAILERS as usize))),
+            Err(431)
+        );
+        assert!(
+            decode(&format!(
+                "1;{}\r\nx",
+                &filler[..MAX_CHUNK_EXTENSIONS as usize - 1]
+            ))
+            .is_ok()
+        );
     }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..8), step in 1..60usize) {
+            let mut wire = Vec::new();
+            for piece in &pieces {
+                encode::chunk_header(&mut wire, piece.len() as u64);
+                wire.extend_from_slice(piece);
+                wire.extend_from_slice(encode::CHUNK_END);
+            }
+            encode::last_chunk(&mut wire, &[(b"A", b"b")]);
+            let len = wire.len();
+            wire.extend_from_slice(b"GET /");
+            prop_assert_eq!(decode(Framing::Chunked, &wire, step), Ok((pieces.concat(), len, true)));
+        }
+
+        #[test]
+        fn pieces_say_what_the_whole_says(parts in prop::collection::vec(prop::sample::select(PARTS), 0..16), noise: Vec<u8>) {
+            chunked(&parts.concat()).ok();
+            chunked(&noise).ok();
+        }
+    }
+
+    const PARTS: &[&[u8]] = &[
+        b"1\r\nx\r\n",
+        b"0\r\n",
+        b"\r\n",
+        b"a",
+        b"5",
+        b";",
+        b" ",
+        b"\r",
+        b"\n",
+        b"A: b\r\n",
+        b"\0",
+    ];
 }

@@ -15,7 +15,10 @@ use memchr::{memchr, memchr_iter};
 /// grown: it remembers how far a partial head was looked at.
 ///
 /// A refusal may come before the head is complete, and never depends on how the bytes were split.
-pub fn parse_request<'b>(buf: &'b [u8], scanned: &mut usize) -> Result<Option<(Request<'b>, usize)>, Reject> {
+pub fn parse_request<'b>(
+    buf: &'b [u8],
+    scanned: &mut usize,
+) -> Result<Option<(Request<'b>, usize)>, Reject> {
     if *scanned != 0 && !worth_parsing(buf, *scanned) {
         *scanned = buf.len();
         return Ok(None);
@@ -45,7 +48,9 @@ fn worth_parsing(buf: &[u8], scanned: usize) -> bool {
     if reaches(LONGEST_LINE) || reaches(LONGEST_HEAD) {
         return true;
     }
-    let Some(new) = buf.get(scanned..) else { return true };
+    let Some(new) = buf.get(scanned..) else {
+        return true;
+    };
     let ends_something = |at: usize| match buf[..at] {
         [.., b'\n', b'\r'] | [b'\r'] => true,
         [.., b'\r'] => false,
@@ -59,7 +64,11 @@ fn worth_parsing(buf: &[u8], scanned: usize) -> bool {
 /// The whole head, after the empty lines that may stand before it (RFC 9112 section 2.2).
 #[inline]
 fn whole_head(buf: &[u8]) -> Result<(Request<'_>, usize), Stop> {
-    let skipped = if buf.first() == Some(&b'\r') { empty_lines(buf)? } else { 0 };
+    let skipped = if buf.first() == Some(&b'\r') {
+        empty_lines(buf)?
+    } else {
+        0
+    };
     let buf = &buf[skipped..];
     // Never looking past the limits makes a refusal depend on the bytes alone, not on how many have come.
     let head = buf.get(..MAX_HEAD).unwrap_or(buf);
@@ -147,7 +156,10 @@ mod tests {
     }
 
     /// The same, if the bytes arrive in pieces that end at `ends`.
-    fn in_pieces(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Result<Option<(String, usize)>, Reject> {
+    fn in_pieces(
+        bytes: &[u8],
+        ends: impl Iterator<Item = usize>,
+    ) -> Result<Option<(String, usize)>, Reject> {
         let mut scanned = 0;
         for end in ends.chain([bytes.len()]) {
             let parsed = parse_request(&bytes[..end], &mut scanned);
@@ -159,12 +171,17 @@ mod tests {
         Ok(None)
     }
 
-    fn outline(parsed: Result<Option<(Request, usize)>, Reject>) -> Result<Option<(String, usize)>, Reject> {
+    fn outline(
+        parsed: Result<Option<(Request, usize)>, Reject>,
+    ) -> Result<Option<(String, usize)>, Reject> {
         parsed.map(|done| done.map(|(request, len)| (format!("{request:?}"), len)))
     }
 
     fn status(text: &str) -> u16 {
-        whole(text.as_bytes()).map_or_else(|reject| reject.status.code(), |done| if done.is_some() { 200 } else { 0 })
+        whole(text.as_bytes()).map_or_else(
+            |reject| reject.status.code(),
+            |done| if done.is_some() { 200 } else { 0 },
+        )
     }
 
     #[test]
@@ -172,9 +189,21 @@ mod tests {
         let bytes = b"\r\nPOST /a?b HTTP/1.1\r\nHost: c:1\r\nContent-Length: 3\r\n\r\nxyzGET /";
         let (request, len) = parse_request(bytes, &mut 0).unwrap().unwrap();
         assert_eq!(&bytes[len..], b"xyzGET /");
-        assert_eq!((request.method, request.method_raw, request.raw_target), (Method::Post, &b"POST"[..], &b"/a?b"[..]));
-        assert_eq!(request.target, Target::Origin { path: b"/a", query: Some(b"b") });
-        assert_eq!((request.host, request.framing, request.keep_alive), (&b"c:1"[..], Framing::Length(3), true));
+        assert_eq!(
+            (request.method, request.method_raw, request.raw_target),
+            (Method::Post, &b"POST"[..], &b"/a?b"[..])
+        );
+        assert_eq!(
+            request.target,
+            Target::Origin {
+                path: b"/a",
+                query: Some(b"b")
+            }
+        );
+        assert_eq!(
+            (request.host, request.framing, request.keep_alive),
+            (&b"c:1"[..], Framing::Length(3), true)
+        );
         assert_eq!(request.fields.get("content-length"), Some(&b"3"[..]));
     }
 
@@ -189,7 +218,11 @@ mod tests {
             ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "a"),
             ("CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n", "b:443"),
         ] {
-            let host = parse_request(text.as_bytes(), &mut 0).unwrap().unwrap().0.host;
+            let host = parse_request(text.as_bytes(), &mut 0)
+                .unwrap()
+                .unwrap()
+                .0
+                .host;
             assert_eq!(host, expected.as_bytes(), "{text}");
         }
     }
@@ -215,7 +248,10 @@ mod tests {
         ] {
             assert_eq!(status(text), expected, "{text:?}");
         }
-        assert_eq!(status(&("\r\n".repeat(MAX_EMPTY_LINES) + "GET / HTTP/1.0\r\n\r\n")), 200);
+        assert_eq!(
+            status(&("\r\n".repeat(MAX_EMPTY_LINES) + "GET / HTTP/1.0\r\n\r\n")),
+            200
+        );
         assert_eq!(status(&"\r\n".repeat(MAX_EMPTY_LINES + 1)), 400);
     }
 
@@ -228,7 +264,11 @@ mod tests {
     #[test]
     fn a_head_is_bounded_however_it_arrives() {
         let long_line = format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD));
-        for (text, expected) in [(head_of(MAX_HEAD), 200), (head_of(MAX_HEAD + 1), 431), (long_line, 414)] {
+        for (text, expected) in [
+            (head_of(MAX_HEAD), 200),
+            (head_of(MAX_HEAD + 1), 431),
+            (long_line, 414),
+        ] {
             assert_eq!(status(&text), expected);
             let pieces = in_pieces(text.as_bytes(), 1..text.len());
             assert_eq!(pieces, whole(text.as_bytes()));
@@ -237,16 +277,29 @@ mod tests {
 
     #[test]
     fn endless_bytes_are_refused_at_the_limit() {
-        for (start, filler, expected) in [("GET /", "a", 414), ("GET / HTTP/1.1\r\nX: ", "a", 431), ("GET / HTTP/1.1\r\n", "a:b\r\n", 431)] {
+        for (start, filler, expected) in [
+            ("GET /", "a", 414),
+            ("GET / HTTP/1.1\r\nX: ", "a", 431),
+            ("GET / HTTP/1.1\r\n", "a:b\r\n", 431),
+        ] {
             let text = start.to_owned() + &filler.repeat(MAX_HEAD);
-            assert_eq!(in_pieces(text.as_bytes(), 1..text.len()).unwrap_err().status.code(), expected);
+            assert_eq!(
+                in_pieces(text.as_bytes(), 1..text.len())
+                    .unwrap_err()
+                    .status
+                    .code(),
+                expected
+            );
         }
     }
 
     #[test]
     fn a_bare_lf_is_refused_when_it_comes() {
         let text = b"GET / HTTP/1.1\r\nHost: a\n";
-        assert_eq!(in_pieces(text, 1..text.len()).unwrap_err().status.code(), 400);
+        assert_eq!(
+            in_pieces(text, 1..text.len()).unwrap_err().status.code(),
+            400
+        );
     }
 
     /// Pieces of heads, right and wrong: random bytes would not come far.
@@ -259,10 +312,34 @@ mod tests {
     }
 
     const PIECES: &[&[u8]] = &[
-        b"\r\n", b"\r\n\r\n", b"GET / HTTP/1.1\r\n", b"POST /a?b HTTP/1.0\r\n", b"GET http://h/ HTTP/1.1\r\n", b"Host: a\r\n",
-        b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close, upgrade\r\n", b"Upgrade: x\r\n", b"X-Y:\tz \r\n",
-        b"Expect: 100-continue\r\n", b"Range: bytes=0-1\r\n", b" ", b":", b"\r", b"\n", b"a", b"Host", b"GET ", b"HTTP/1.1", b"\t",
-        b"GET / HTTP/2.0", b"GET /", b" HTTP/1.", b"\r\n\r", b"#", b"?",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"POST /a?b HTTP/1.0\r\n",
+        b"GET http://h/ HTTP/1.1\r\n",
+        b"Host: a\r\n",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: close, upgrade\r\n",
+        b"Upgrade: x\r\n",
+        b"X-Y:\tz \r\n",
+        b"Expect: 100-continue\r\n",
+        b"Range: bytes=0-1\r\n",
+        b" ",
+        b":",
+        b"\r",
+        b"\n",
+        b"a",
+        b"Host",
+        b"GET ",
+        b"HTTP/1.1",
+        b"\t",
+        b"GET / HTTP/2.0",
+        b"GET /",
+        b" HTTP/1.",
+        b"\r\n\r",
+        b"#",
+        b"?",
     ];
 
     proptest! {

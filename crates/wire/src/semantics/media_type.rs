@@ -4,7 +4,10 @@
 
 /// The media type for the file at `path`, [`DEFAULT`] if its extension is unknown. Case of letters does not matter.
 pub fn from_path(path: &[u8]) -> &'static str {
-    extension(path).and_then(pack).and_then(find).unwrap_or(DEFAULT)
+    extension(path)
+        .and_then(pack)
+        .and_then(find)
+        .unwrap_or(DEFAULT)
 }
 
 /// What is sent for files of no known kind (RFC 9110 section 8.3): browsers save them instead of showing them.
@@ -19,7 +22,10 @@ fn extension(path: &[u8]) -> Option<&[u8]> {
 }
 
 fn find(extension: u128) -> Option<&'static str> {
-    TYPES.binary_search_by_key(&extension, |entry| entry.0).ok().map(|at| TYPES[at].1)
+    TYPES
+        .binary_search_by_key(&extension, |entry| entry.0)
+        .ok()
+        .map(|at| TYPES[at].1)
 }
 
 /// An extension in lower case as one integer: comparing it is one instruction or two.
@@ -40,13 +46,19 @@ const TYPES: [(u128, &str); BY_KIND.len()] = {
     let mut types = [(0, ""); BY_KIND.len()];
     let mut i = 0;
     while i < types.len() {
-        let entry = (pack(BY_KIND[i].0.as_bytes()).expect("no extension is longer than LONGEST"), BY_KIND[i].1);
+        let entry = (
+            pack(BY_KIND[i].0.as_bytes()).expect("no extension is longer than LONGEST"),
+            BY_KIND[i].1,
+        );
         let mut place = i;
         while place > 0 && types[place - 1].0 > entry.0 {
             types[place] = types[place - 1];
             place -= 1;
         }
-        assert!(place == 0 || types[place - 1].0 != entry.0, "an extension stands twice");
+        assert!(
+            place == 0 || types[place - 1].0 != entry.0,
+            "an extension stands twice"
+        );
         types[place] = entry;
         i += 1;
     }
@@ -75,7 +87,7 @@ const BY_KIND: &[(&str, &str)] = &[
     ("srt", "text/plain; charset=utf-8"), ("diff", "text/x-diff; charset=utf-8"), ("patch", "text/x-diff; charset=utf-8"),
     ("c", "text/x-c; charset=utf-8"), ("h", "text/x-c; charset=utf-8"), ("cpp", "text/x-c; charset=utf-8"),
     ("rs", "text/plain; charset=utf-8"), ("go", "text/plain; charset=utf-8"), ("py", "text/x-python; charset=utf-8"),
-    ("sh", "text/x-sh; charset=utf-8"), ("ts", "text/plain; charset=utf-8"), ("tsx", "text/plain; charset=utf-8"),
+    ("sh", "text/x-sh; charset=utf-8"), ("tsx", "text/plain; charset=utf-8"),
     ("jsx", "text/javascript; charset=utf-8"), ("sql", "text/plain; charset=utf-8"),
     // structured data
     ("xml", "text/xml; charset=utf-8"), ("xsl", "text/xml; charset=utf-8"), ("xslt", "application/xslt+xml"),
@@ -95,7 +107,7 @@ const BY_KIND: &[(&str, &str)] = &[
     ("midi", "audio/midi"), ("aif", "audio/aiff"), ("aiff", "audio/aiff"), ("mka", "audio/x-matroska"),
     // film
     ("mp4", "video/mp4"), ("m4v", "video/mp4"), ("webm", "video/webm"), ("ogv", "video/ogg"), ("mov", "video/quicktime"),
-    ("avi", "video/x-msvideo"), ("mkv", "video/x-matroska"), ("mpg", "video/mpeg"), ("mpeg", "video/mpeg"), ("m2ts", "video/mp2t"),
+    ("avi", "video/x-msvideo"), ("mkv", "video/x-matroska"), ("mpg", "video/mpeg"), ("mpeg", "video/mpeg"), ("ts", "video/mp2t"), ("m2ts", "video/mp2t"),
     ("3gp", "video/3gpp"), ("3g2", "video/3gpp2"), ("flv", "video/x-flv"), ("wmv", "video/x-ms-wmv"), ("asf", "video/x-ms-asf"),
     ("m3u8", "application/vnd.apple.mpegurl"), ("m3u", "audio/x-mpegurl"), ("mpd", "application/dash+xml"), ("m4s", "video/iso.segment"),
     // fonts
@@ -130,8 +142,14 @@ mod tests {
     #[test]
     fn every_extension_of_the_table_is_found_in_any_case() {
         for (extension, media_type) in BY_KIND {
-            assert_eq!(from_path(format!("/a/b.{extension}").as_bytes()), *media_type);
-            assert_eq!(from_path(format!("b.{}", extension.to_uppercase()).as_bytes()), *media_type);
+            assert_eq!(
+                from_path(format!("/a/b.{extension}").as_bytes()),
+                *media_type
+            );
+            assert_eq!(
+                from_path(format!("b.{}", extension.to_uppercase()).as_bytes()),
+                *media_type
+            );
         }
     }
 
@@ -159,7 +177,10 @@ mod tests {
     #[test]
     fn all_text_says_its_charset() {
         for (extension, media_type) in BY_KIND {
-            assert!(!media_type.starts_with("text/") || media_type.ends_with("; charset=utf-8"), "{extension}");
+            assert!(
+                !media_type.starts_with("text/") || media_type.ends_with("; charset=utf-8"),
+                "{extension}"
+            );
         }
     }
 }

@@ -25,7 +25,11 @@ pub enum Normal<'a> {
 /// which a rule for its folder would not see.
 #[inline]
 pub fn normalize(path: &[u8]) -> Result<Normal<'_>, Reject> {
-    if path.first() == Some(&b'/') && is_plain(path) { Ok(Normal::Borrowed(path)) } else { rewrite(path).map(Normal::Owned) }
+    if path.first() == Some(&b'/') && is_plain(path) {
+        Ok(Normal::Borrowed(path))
+    } else {
+        rewrite(path).map(Normal::Owned)
+    }
 }
 
 /// Whether any segment of a normalized path begins with a dot, but for a first segment `.well-known` (RFC 8615).
@@ -36,6 +40,21 @@ pub fn is_hidden(path: &[u8]) -> bool {
         _ => path,
     };
     has_pair(path, |a, b| a == b'/' && b == b'.')
+}
+
+/// Appends a path as it may stand in a target or a Location field: the inverse of the decoding in [`normalize`].
+pub fn encode(out: &mut Vec<u8>, path: &[u8]) {
+    for &byte in path {
+        if byte.is_ascii_alphanumeric() || PATH_MARKS.contains(&byte) {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[
+                b'%',
+                HEX[usize::from(byte >> 4)],
+                HEX[usize::from(byte & 15)],
+            ]);
+        }
+    }
 }
 
 impl Normal<'_> {
@@ -58,20 +77,25 @@ impl AsRef<[u8]> for Normal<'_> {
 /// Whether there is nothing to rewrite: no `%`, no NUL, and no segment that is empty or begins with a dot.
 #[inline]
 fn is_plain(path: &[u8]) -> bool {
-    !has_pair(path, |a, b| a == b'%' || a == 0 || a == b'/' && (b == b'/' || b == b'.'))
-        && !matches!(path.last(), Some(b'%' | 0))
+    !has_pair(path, |a, b| {
+        a == b'%' || a == 0 || a == b'/' && (b == b'/' || b == b'.')
+    }) && !matches!(path.last(), Some(b'%' | 0))
 }
 
 /// Whether two neighbouring bytes are as `is` says. Without an early exit, so that it compiles to wide instructions.
 #[inline]
 fn has_pair(path: &[u8], is: impl Fn(u8, u8) -> bool) -> bool {
     let next = path.get(1..).unwrap_or_default();
-    path.iter().zip(next).fold(false, |any, (&a, &b)| any | is(a, b))
+    path.iter()
+        .zip(next)
+        .fold(false, |any, (&a, &b)| any | is(a, b))
 }
 
 /// Decodes segment by segment: a segment is known to be dots only once it is whole.
 fn rewrite(path: &[u8]) -> Result<Vec<u8>, Reject> {
-    let segments = path.strip_prefix(b"/").ok_or(Reject::bad("path without a leading slash"))?;
+    let segments = path
+        .strip_prefix(b"/")
+        .ok_or(Reject::bad("path without a leading slash"))?;
     let mut out = Vec::with_capacity(path.len());
     let mut is_folder = true;
     for segment in segments.split(|&b| b == b'/') {
@@ -83,7 +107,10 @@ fn rewrite(path: &[u8]) -> Result<Vec<u8>, Reject> {
             b"" | b"." => out.truncate(start),
             b".." => {
                 out.truncate(start);
-                let parent = out.iter().rposition(|&b| b == b'/').ok_or(Reject::bad("path above the root"))?;
+                let parent = out
+                    .iter()
+                    .rposition(|&b| b == b'/')
+                    .ok_or(Reject::bad("path above the root"))?;
                 out.truncate(parent);
             }
             _ => {}
@@ -121,6 +148,9 @@ fn encoded(high: u8, low: u8) -> Result<u8, Reject> {
     }
 }
 
+/// RFC 3986 section 3.3: what may stand in a path as it is, besides letters and digits; and the slash.
+const PATH_MARKS: &[u8] = b"/-._~!$&'()*+,;=:@";
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
 const NUL: Reject = Reject::bad("NUL in the path");
 const BROKEN: Reject = Reject::bad("broken percent-encoding");
 
@@ -130,15 +160,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn name(path: &str) -> Result<Vec<u8>, u16> {
-        normalize(path.as_bytes()).map(|normal| normal.as_bytes().to_vec()).map_err(|reject| reject.status.code())
+        normalize(path.as_bytes())
+            .map(|normal| normal.as_bytes().to_vec())
+            .map_err(|reject| reject.status.code())
     }
 
     #[test]
     fn plain_paths_are_borrowed() {
-        for path in ["/", "/a", "/a/", "/a.b/c.d", "/a..b/c.", "/a\\b", "/\u{e4}", "/..well"] {
+        for path in [
+            "/", "/a", "/a/", "/a.b/c.d", "/a..b/c.", "/a\\b", "/\u{e4}", "/..well",
+        ] {
             let normal = normalize(path.as_bytes()).unwrap();
             assert_eq!(normal.as_bytes(), path.as_bytes());
-            assert_eq!(matches!(normal, Normal::Borrowed(_)), !path.starts_with("/."), "{path}");
+            assert_eq!(
+                matches!(normal, Normal::Borrowed(_)),
+                !path.starts_with("/."),
+                "{path}"
+            );
         }
     }
 
@@ -173,9 +211,27 @@ mod tests {
     #[test]
     fn climbing_and_broken_paths_are_refused() {
         for (path, status) in [
-            ("", 400), ("a", 400), ("*", 400), ("/..", 400), ("/../a", 400), ("/a/../..", 400), ("/%2e%2e", 400), ("/./../a", 400),
-            ("//..", 400), ("/%", 400), ("/%a", 400), ("/%a/b", 400), ("/%g0", 400), ("/%+1", 400), ("/%00", 400), ("/a%00.txt", 400), ("/\0", 400), ("/\0a", 400),
-            ("/a%2fb", 404), ("/..%2f..", 404), ("/%2F", 404),
+            ("", 400),
+            ("a", 400),
+            ("*", 400),
+            ("/..", 400),
+            ("/../a", 400),
+            ("/a/../..", 400),
+            ("/%2e%2e", 400),
+            ("/./../a", 400),
+            ("//..", 400),
+            ("/%", 400),
+            ("/%a", 400),
+            ("/%a/b", 400),
+            ("/%g0", 400),
+            ("/%+1", 400),
+            ("/%00", 400),
+            ("/a%00.txt", 400),
+            ("/\0", 400),
+            ("/\0a", 400),
+            ("/a%2fb", 404),
+            ("/..%2f..", 404),
+            ("/%2F", 404),
         ] {
             assert_eq!(name(path), Err(status), "{path}");
         }
@@ -183,10 +239,26 @@ mod tests {
 
     #[test]
     fn hidden_names_are_seen_at_any_depth() {
-        for path in ["/.git", "/.git/config", "/a/.htaccess", "/.well-known2", "/.well-known/.x", "/a/.well-known/x", "/.."] {
+        for path in [
+            "/.git",
+            "/.git/config",
+            "/a/.htaccess",
+            "/.well-known2",
+            "/.well-known/.x",
+            "/a/.well-known/x",
+            "/..",
+        ] {
             assert!(is_hidden(path.as_bytes()), "{path}");
         }
-        for path in ["", "/", "/a", "/a.b/c.", "/.well-known", "/.well-known/", "/.well-known/acme-challenge/x"] {
+        for path in [
+            "",
+            "/",
+            "/a",
+            "/a.b/c.",
+            "/.well-known",
+            "/.well-known/",
+            "/.well-known/acme-challenge/x",
+        ] {
             assert!(!is_hidden(path.as_bytes()), "{path}");
         }
     }
@@ -206,6 +278,16 @@ mod tests {
                     prop_assert_eq!(twice.as_bytes(), bytes);
                 }
             }
+        }
+
+        #[test]
+        fn what_is_encoded_is_decoded(name in "/[^/.\\x00][^/\\x00]{0,20}", byte in 128u8..) {
+            let name = [name.as_bytes(), &[byte]].concat();
+            let mut path = Vec::new();
+            encode(&mut path, &name);
+            prop_assert!(path.iter().all(u8::is_ascii_graphic));
+            let decoded = normalize(&path).unwrap();
+            prop_assert_eq!(decoded.as_bytes(), &name[..]);
         }
 
         #[test]

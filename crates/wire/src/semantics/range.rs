@@ -23,9 +23,19 @@ pub enum Ranges {
 
 /// What a request asks for of a representation of `len` bytes: only GET has ranges (RFC 9110 section 14.2), only
 /// one line of them, and only as If-Range allows. Conditions come first: see [`super::condition::evaluate`].
-pub fn of_request(method: Method, fields: &Fields, validators: &Validators, len: u64, now: u64) -> Ranges {
+pub fn of_request(
+    method: Method,
+    fields: &Fields,
+    validators: &Validators,
+    len: u64,
+    now: u64,
+) -> Ranges {
     match fields.known(Known::Range) {
-        Some(field) if method == Method::Get && !fields.repeated(Known::Range) && if_range_allows(fields, validators, now) => {
+        Some(field)
+            if method == Method::Get
+                && !fields.repeated(Known::Range)
+                && if_range_allows(fields, validators, now) =>
+        {
             parse(field, len)
         }
         _ => Ranges::Whole,
@@ -38,10 +48,16 @@ pub fn of_request(method: Method, fields: &Fields, validators: &Validators, len:
 /// put in order, so that their sum never exceeds `len`; others keep the order they were asked in. More than
 /// [`MAX_RANGES`] are ignored: no reader needs them, and each would cost a part's head.
 pub fn parse(field: &[u8], len: u64) -> Ranges {
-    let Some(list) = bytes_unit(field) else { return Ranges::Whole };
+    let Some(list) = bytes_unit(field) else {
+        return Ranges::Whole;
+    };
     let mut found = Vec::new();
     let mut seen = 0;
-    for spec in list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|spec| !spec.is_empty()) {
+    for spec in list
+        .split(|&b| b == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|spec| !spec.is_empty())
+    {
         seen += 1;
         match resolve(spec, len) {
             Some(_) if seen > MAX_RANGES => return Ranges::Whole,
@@ -50,7 +66,11 @@ pub fn parse(field: &[u8], len: u64) -> Ranges {
             None => return Ranges::Whole,
         }
     }
-    let ranges = if any_touch(&found) { merge(found) } else { found };
+    let ranges = if any_touch(&found) {
+        merge(found)
+    } else {
+        found
+    };
     match (ranges.as_slice(), seen) {
         (_, 0) => Ranges::Whole,
         // An empty file asked for its last bytes: it can give all it has, which no Content-Range can say.
@@ -86,12 +106,17 @@ fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(digits.iter().fold(0, |sum: u64, b| sum.saturating_mul(10).saturating_add(u64::from(b - b'0'))))
+    Some(digits.iter().fold(0, |sum: u64, b| {
+        sum.saturating_mul(10).saturating_add(u64::from(b - b'0'))
+    }))
 }
 
 fn any_touch(ranges: &[Range<u64>]) -> bool {
     let touch = |a: &Range<u64>, b: &Range<u64>| a.start <= b.end && b.start <= a.end;
-    ranges.iter().enumerate().any(|(i, a)| ranges[..i].iter().any(|b| touch(a, b)))
+    ranges
+        .iter()
+        .enumerate()
+        .any(|(i, a)| ranges[..i].iter().any(|b| touch(a, b)))
 }
 
 fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
@@ -162,13 +187,19 @@ impl Multipart<'_> {
 
     /// The answer's Content-Length.
     pub fn content_length(&self, ranges: &[Range<u64>]) -> u64 {
-        let parts: u64 = ranges.iter().map(|range| self.part_head_len(range) + (range.end - range.start)).sum();
+        let parts: u64 = ranges
+            .iter()
+            .map(|range| self.part_head_len(range) + (range.end - range.start))
+            .sum();
         parts + (DELIMITER.len() + self.boundary.len() + CLOSE.len()) as u64
     }
 
     fn part_head_len(&self, range: &Range<u64>) -> u64 {
         let numbers = [range.start, range.end.saturating_sub(1), self.len].map(encode::decimal_len);
-        let marks = DELIMITER.len() + CONTENT_TYPE.len() + CONTENT_RANGE.len() + b"\r\n: \r\nbytes -/\r\n\r\n".len();
+        let marks = DELIMITER.len()
+            + CONTENT_TYPE.len()
+            + CONTENT_RANGE.len()
+            + b"\r\n: \r\nbytes -/\r\n\r\n".len();
         (marks + self.boundary.len() + self.content_type.len()) as u64 + numbers.iter().sum::<u64>()
     }
 }
@@ -197,7 +228,11 @@ mod tests {
             ("bytes=-3", 10, One(7..10)),
             ("bytes=-99", 10, One(0..10)),
             ("bytes=0-18446744073709551615", 10, One(0..10)),
-            ("bytes=0-99999999999999999999999", u64::MAX, One(0..u64::MAX)),
+            (
+                "bytes=0-99999999999999999999999",
+                u64::MAX,
+                One(0..u64::MAX),
+            ),
             ("bytes=-99999999999999999999999", 10, One(0..10)),
             ("bytes=10-", 10, Unsatisfiable),
             ("bytes=10-20", 10, Unsatisfiable),
@@ -213,8 +248,25 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_ignored() {
         for field in [
-            "", "bytes", "bytes=", "bytes=,", "bytes =0-1", "lines=0-1", "bytes=a-b", "bytes=4-0", "bytes=0", "bytes=-", "bytes=--1",
-            "bytes=0-1-2", "bytes=+0-1", "bytes=0x0-1", "bytes=0 -1", "bytes=0-1;", "bytes=0-1,4-0", "bytes=0-1,x", "bytes=1.5-2",
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes =0-1",
+            "lines=0-1",
+            "bytes=a-b",
+            "bytes=4-0",
+            "bytes=0",
+            "bytes=-",
+            "bytes=--1",
+            "bytes=0-1-2",
+            "bytes=+0-1",
+            "bytes=0x0-1",
+            "bytes=0 -1",
+            "bytes=0-1;",
+            "bytes=0-1,4-0",
+            "bytes=0-1,x",
+            "bytes=1.5-2",
         ] {
             assert_eq!(parse(field.as_bytes(), 10), Whole, "{field}");
         }
@@ -239,8 +291,18 @@ mod tests {
 
     #[test]
     fn too_many_ranges_are_answered_with_the_whole() {
-        let list = |n: usize| format!("bytes={}", (0..n).map(|i| format!("{}-{}", i * 2, i * 2)).collect::<Vec<_>>().join(","));
-        assert!(matches!(parse(list(MAX_RANGES).as_bytes(), 1000), Many(ranges) if ranges.len() == MAX_RANGES));
+        let list = |n: usize| {
+            format!(
+                "bytes={}",
+                (0..n)
+                    .map(|i| format!("{}-{}", i * 2, i * 2))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
+        };
+        assert!(
+            matches!(parse(list(MAX_RANGES).as_bytes(), 1000), Many(ranges) if ranges.len() == MAX_RANGES)
+        );
         assert_eq!(parse(list(MAX_RANGES + 1).as_bytes(), 1000), Whole);
     }
 
@@ -248,14 +310,36 @@ mod tests {
     fn a_request_has_ranges_only_where_they_mean_something() {
         let ask = |method, lines: &str| {
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
-            let fields = parse_request(head.as_bytes(), &mut 0).unwrap().unwrap().0.fields;
-            of_request(method, &fields, &Validators { etag: Some(b"\"a\""), last_modified: None }, 10, 0)
+            let fields = parse_request(head.as_bytes(), &mut 0)
+                .unwrap()
+                .unwrap()
+                .0
+                .fields;
+            of_request(
+                method,
+                &fields,
+                &Validators {
+                    etag: Some(b"\"a\""),
+                    last_modified: None,
+                },
+                10,
+                0,
+            )
         };
         assert_eq!(ask(Method::Get, "Range: bytes=0-0"), One(0..1));
         assert_eq!(ask(Method::Head, "Range: bytes=0-0"), Whole);
-        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nRange: bytes=1-1"), Whole);
-        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"b\""), Whole);
-        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"a\""), One(0..1));
+        assert_eq!(
+            ask(Method::Get, "Range: bytes=0-0\r\nRange: bytes=1-1"),
+            Whole
+        );
+        assert_eq!(
+            ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"b\""),
+            Whole
+        );
+        assert_eq!(
+            ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"a\""),
+            One(0..1)
+        );
         assert_eq!(ask(Method::Get, "X: y"), Whole);
     }
 
