@@ -111,7 +111,7 @@ pub struct SiteText {
     pub symlinks: Option<At<Word<Symlinks>>>,
     /// Whether names that start with a dot are served.
     #[schemars(extend("default" = false))]
-    pub hidden: Option<bool>,
+    pub hidden: Option<At<bool>>,
     /// Files that are the bodies of error answers, by status; relative to the root.
     pub error_pages: Pairs,
     /// Paths that are answered another way. An exact path is tried first, then the longest
@@ -134,7 +134,7 @@ pub struct RouteText {
     /// Which symbolic links are followed. Default: the site's.
     pub symlinks: Option<At<Word<Symlinks>>>,
     /// Whether names that start with a dot are served. Default: the site's.
-    pub hidden: Option<bool>,
+    pub hidden: Option<At<bool>>,
     /// Where the client is sent: `https://example.org{path}{query}`, `/new/{rest}`.
     pub redirect: Option<At<Word<Template>>>,
     /// Of a redirect: 301, 302, 303, 307 or 308 (default 302). Else the status to answer with.

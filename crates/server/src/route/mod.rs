@@ -60,9 +60,15 @@ impl Router {
         if self.only.is_some() {
             return self.only;
         }
-        let site = self.hosts.find(host);
+        let site = self.site(host);
         let route = self.sites.get(usize::from(site))?.find(path)?;
         Some(RouteId { site, route })
+    }
+
+    /// The index of the site for a host, whatever the path: whose error pages to show where `find`
+    /// finds nothing. 0 for a plan without sites.
+    pub fn site(&self, host: &[u8]) -> u16 {
+        self.hosts.find(host)
     }
 }
 
@@ -216,6 +222,11 @@ mod tests {
         let sites = [site(&["a.example"], &["/a"]), site(&[], &["/b"])];
         assert_eq!(find(&sites, "a.example", "/b"), None);
         assert_eq!(find(&sites, "other", "/b"), Some((1, 0)));
+        let plan = Plan {
+            sites: sites.to_vec(),
+            ..Plan::default()
+        };
+        assert_eq!(Router::new(&plan).site(b"A.example:80"), 0);
     }
 
     #[test]

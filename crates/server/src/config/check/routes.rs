@@ -82,7 +82,10 @@ impl Check {
             strip: pattern.folder().map_or(0, |folder| folder.len() - 1),
             index: self.index(&route.index).unwrap_or(site.index),
             symlinks: self.word(&route.symlinks).unwrap_or(site.symlinks),
-            hidden: route.hidden.unwrap_or(site.hidden),
+            hidden: route
+                .hidden
+                .as_ref()
+                .map_or(site.hidden, |typed| typed.value),
             root: site.root,
         }
     }
@@ -152,7 +155,8 @@ impl Check {
             .and_then(|index| index.0.first())
             .map(|word| &word.span);
         let symlinks = route.symlinks.as_ref().map(|word| &word.span);
-        for span in [index, symlinks].into_iter().flatten() {
+        let hidden = route.hidden.as_ref().map(|typed| &typed.span);
+        for span in [index, symlinks, hidden].into_iter().flatten() {
             let sentence = "this means nothing here: it belongs to a route with `root`";
             self.problems.push(Problem::at(span, sentence));
         }

@@ -57,8 +57,11 @@ impl Check {
         FilesPlan {
             index: self.index(&site.index).unwrap_or(default.index),
             symlinks: self.word(&site.symlinks).unwrap_or(default.symlinks),
-            hidden: site.hidden.unwrap_or(default.hidden),
-            ..FilesPlan::new(default.root)
+            hidden: site
+                .hidden
+                .as_ref()
+                .map_or(default.hidden, |typed| typed.value),
+            ..default
         }
     }
 
