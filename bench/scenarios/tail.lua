@@ -22,8 +22,8 @@ function request()
     if below(100) < uniform then
         file = below(FILES)
     else
-        -- The popular ones lie in every directory.
-        file = below(POPULAR) * (FILES / POPULAR)
+        -- The first two directories: popular files were made together, and their inodes lie together.
+        file = below(POPULAR)
     end
     return "GET /" .. floor(file / A_DIRECTORY) .. "/" .. file .. ".html HTTP/1.1\r\nHost: bench\r\n\r\n"
 end
