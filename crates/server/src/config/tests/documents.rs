@@ -17,20 +17,34 @@ fn the_examples_load() {
 
 #[test]
 fn the_manuals_blocks_load() {
-    let manual = std::fs::read_to_string(docs().join("config.md")).unwrap();
-    let blocks: Vec<&str> = manual
-        .split("```toml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
-    assert!(blocks.len() >= 3);
-    for block in blocks {
-        let site = if block.contains("[[sites]]") {
-            ""
-        } else {
-            SITE
-        };
-        meant(&format!("{block}{site}"));
+    let pages = std::fs::read_dir(docs())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut loaded = 0;
+    for page in pages.filter(|page| page.extension().is_some_and(|end| end == "md")) {
+        let page = std::fs::read_to_string(page).unwrap();
+        for rest in page.split("```toml\n").skip(1) {
+            let block = rest.split("```").next().unwrap();
+            let site = if block.contains("[[sites]]") {
+                ""
+            } else {
+                SITE
+            };
+            meant(&format!("{block}{site}"));
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 5);
+}
+
+/// However a file is cut short, there is a plan or a report, and the report can be shown.
+#[test]
+fn no_prefix_of_a_file_is_too_much() {
+    let text = std::fs::read_to_string(examples().join("two-sites.toml")).unwrap();
+    for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+        if let Err(report) = parse(&text[..end], Path::new("cut.toml"), &examples()) {
+            assert!(report.to_string().starts_with("error: "));
+        }
     }
 }
 
