@@ -7,6 +7,7 @@ pub mod encode;
 pub mod parse;
 
 mod authority;
+mod chunked;
 mod connection;
 mod field_lines;
 mod framing;

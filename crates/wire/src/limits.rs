@@ -10,7 +10,7 @@ pub const MAX_REQUEST_LINE: usize = 8 << 10;
 /// Bytes of a method; more is answered 501, since no registered method comes near it (RFC 9112 section 3).
 pub const MAX_METHOD: usize = 32;
 
-/// Bytes of a whole head, from the request line to the empty line; more is answered 431.
+/// Bytes of a whole head to its empty line, empty lines before it included; more is answered 431.
 ///
 /// Twice the longest request line: a browser's head is under 2 KiB, one swollen by cookies under 8 KiB.
 pub const MAX_HEAD: usize = 16 << 10;

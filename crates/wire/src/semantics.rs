@@ -5,5 +5,6 @@
 pub mod condition;
 pub mod date;
 pub mod media_type;
+pub mod multipart;
 pub mod path;
 pub mod range;

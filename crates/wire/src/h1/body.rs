@@ -1,32 +1,16 @@
-//! Decodes request bodies: by length, or the chunked coding with extensions and trailers (RFC 9112 sections 6, 7).
+//! Decodes request bodies: by length, or in the chunked coding (RFC 9112 sections 6.3 and 7.1).
 //! Goal: the data's place in the input and nothing copied; the end of the body found in one way only.
-//! Costs: a few instructions a chunk head's byte, none for data.
+//! Costs: nothing for data; see `chunked.rs` for what stands between it.
 
-use super::scan;
+use super::chunked::{Chunked, State};
 use crate::head::Framing;
-use crate::limits::{MAX_CHUNK_DIGITS, MAX_CHUNK_EXTENSIONS, MAX_TRAILERS};
-use crate::status::{Reject, Status};
+use crate::status::Reject;
 use std::ops::Range;
 
 /// A body on its way in. Feed it what has come; it says what to do with it.
-///
-/// ```text
-///            ┌──────────────── size ────────────────┐
-///            ▼                                      │
-///  Digits ─► Blank ─► Extension ─► SizeLf ─► Data ─► DataCr ─► DataLf
-///    │          ▲──────────┘          │ size 0
-///    └───────────────► SizeLf         ▼
-///                            ┌─► LineStart ─► Name ─► Value ─► LineLf ─┐
-///                            │        └─► EndLf ─► Done                │
-///                            └─────────────────────────────────────────┘
-/// ```
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
-    state: State,
-    /// Bytes of extensions that may still come.
-    extensions_left: u32,
-    /// Bytes of trailers that may still come.
-    trailers_left: u32,
+    body: Body,
 }
 
 /// What [`BodyDecoder::decode`] found.
@@ -40,165 +24,69 @@ pub enum BodyEvent {
     Done,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// A body by length: so many bytes to come.
+#[derive(Clone, Debug)]
+enum Body {
+    /// So many bytes to come.
     Length(u64),
-    /// The size of a chunk: the digits so far.
-    Digits {
-        size: u64,
-        count: u32,
-    },
-    /// White space behind the size: an extension must follow.
-    Blank {
-        size: u64,
-    },
-    /// Behind a semicolon, up to the end of the line.
-    Extension {
-        size: u64,
-    },
-    /// The LF of the size's line.
-    SizeLf {
-        size: u64,
-    },
-    /// A chunk's data: so many bytes to come.
-    Data(u64),
-    DataCr,
-    DataLf,
-    /// The first byte of a trailer line or of the last CRLF.
-    LineStart,
-    Name,
-    Value,
-    LineLf,
-    EndLf,
-    Done,
+    Chunked(Chunked),
 }
 
 impl BodyDecoder {
     /// A decoder for a body that `framing` delimits.
     pub fn new(framing: Framing) -> BodyDecoder {
-        let state = match framing {
-            Framing::None | Framing::Length(0) => State::Done,
-            Framing::Length(len) => State::Length(len),
-            Framing::Chunked => CHUNK_START,
+        let body = match framing {
+            Framing::None => Body::Length(0),
+            Framing::Length(len) => Body::Length(len),
+            Framing::Chunked => Body::Chunked(Chunked::new()),
         };
-        BodyDecoder {
-            state,
-            extensions_left: MAX_CHUNK_EXTENSIONS,
-            trailers_left: MAX_TRAILERS,
-        }
+        BodyDecoder { body }
     }
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        match &self.body {
+            Body::Length(left) => *left == 0,
+            Body::Chunked(chunked) => chunked.state == State::Done,
+        }
     }
 
     /// Takes the next bytes: how many were consumed, and what they were. Call it again with the rest until it says
     /// [`BodyEvent::NeedMore`] or [`BodyEvent::Done`].
     ///
-    /// Trailers are held to the grammar of fields and dropped.
+    /// Trailers are held to the grammar of fields and dropped. To bound what a client may send, count what is consumed:
+    /// chunks of one byte make the framing larger than the data.
     ///
     /// # Errors
     /// 400 if the coding is broken, 431 if its trailers are too long. The decoder must not be used again.
     pub fn decode(&mut self, input: &[u8]) -> Result<(usize, BodyEvent), Reject> {
-        let mut at = 0;
-        loop {
-            match self.state {
-                State::Done => return Ok((at, BodyEvent::Done)),
-                _ if at == input.len() => return Ok((at, BodyEvent::NeedMore)),
-                State::Length(left) => {
-                    let data = data(at, input.len(), left);
-                    let left = left - data.len() as u64;
-                    self.state = if left == 0 {
-                        State::Done
-                    } else {
-                        State::Length(left)
-                    };
-                    return Ok((data.end, BodyEvent::Data(data)));
-                }
-                State::Data(left) => {
-                    let data = data(at, input.len(), left);
-                    let left = left - data.len() as u64;
-                    self.state = if left == 0 {
-                        State::DataCr
-                    } else {
-                        State::Data(left)
-                    };
-                    return Ok((data.end, BodyEvent::Data(data)));
-                }
-                _ => self.step(input[at])?,
+        match &mut self.body {
+            Body::Length(0) => Ok((0, BodyEvent::Done)),
+            Body::Length(_) if input.is_empty() => Ok((0, BodyEvent::NeedMore)),
+            Body::Length(left) => {
+                let data = data(0, input.len(), *left);
+                *left -= data.len() as u64;
+                Ok((data.end, BodyEvent::Data(data)))
             }
-            at += 1;
+            Body::Chunked(chunked) => next_chunk(chunked, input),
         }
     }
+}
 
-    /// Takes one byte of the framing. A `match` over the whole grammar, kept in one place to be read against RFC 9112
-    /// section 7.1.
-    fn step(&mut self, byte: u8) -> Result<(), Reject> {
-        self.state = match (self.state, byte) {
-            (State::Digits { size, count }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                digit(size, count, byte)?
+/// Steps through the framing up to data, the end of the body, or the end of the input.
+fn next_chunk(chunked: &mut Chunked, input: &[u8]) -> Result<(usize, BodyEvent), Reject> {
+    let mut at = 0;
+    loop {
+        match chunked.state {
+            State::Done => return Ok((at, BodyEvent::Done)),
+            _ if at == input.len() => return Ok((at, BodyEvent::NeedMore)),
+            State::Data(left) => {
+                let data = data(at, input.len(), left);
+                chunked.data_left(left - data.len() as u64);
+                return Ok((data.end, BodyEvent::Data(data)));
             }
-            (State::Digits { count: 0, .. }, _) => return Err(Reject::bad("chunk without a size")),
-            (State::Digits { size, .. } | State::Extension { size }, b'\r') => {
-                State::SizeLf { size }
-            }
-            (State::Digits { size, .. } | State::Blank { size }, b' ' | b'\t') => {
-                self.extension(State::Blank { size })?
-            }
-            (State::Digits { size, .. } | State::Blank { size }, b';') => {
-                self.extension(State::Extension { size })?
-            }
-            (State::Digits { .. } | State::Blank { .. }, _) => {
-                return Err(Reject::bad("malformed chunk size"));
-            }
-            (State::Extension { size }, _) if is_text(byte) => {
-                self.extension(State::Extension { size })?
-            }
-            (State::Extension { .. }, _) => {
-                return Err(Reject::bad("control byte in a chunk extension"));
-            }
-            (State::SizeLf { size: 0 }, b'\n') => State::LineStart,
-            (State::SizeLf { size }, b'\n') => State::Data(size),
-            (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => CHUNK_START,
-            (State::DataCr | State::DataLf, _) => {
-                return Err(Reject::bad("chunk longer than its size"));
-            }
-            (State::LineStart, b'\r') => State::EndLf,
-            (State::LineStart | State::Name, _) if scan::is_tchar(byte) => {
-                self.trailer(State::Name)?
-            }
-            (State::Name, b':') => self.trailer(State::Value)?,
-            (State::LineStart | State::Name, _) => {
-                return Err(Reject::bad("malformed trailer name"));
-            }
-            (State::Value, b'\r') => self.trailer(State::LineLf)?,
-            (State::Value, _) if is_text(byte) => self.trailer(State::Value)?,
-            (State::Value, _) => return Err(Reject::bad("control byte in a trailer")),
-            (State::LineLf, b'\n') => State::LineStart,
-            (State::EndLf, b'\n') => State::Done,
-            (State::SizeLf { .. } | State::LineLf | State::EndLf, _) => {
-                return Err(Reject::bad("bare CR in chunked body"));
-            }
-            // Not reached: `decode` takes these three itself.
-            (state @ (State::Length(_) | State::Data(_) | State::Done), _) => state,
-        };
-        Ok(())
-    }
-
-    fn extension(&mut self, next: State) -> Result<State, Reject> {
-        self.extensions_left = self
-            .extensions_left
-            .checked_sub(1)
-            .ok_or(Reject::bad("chunk extensions too long"))?;
-        Ok(next)
-    }
-
-    fn trailer(&mut self, next: State) -> Result<State, Reject> {
-        self.trailers_left = self.trailers_left.checked_sub(1).ok_or(TRAILERS_TOO_LONG)?;
-        Ok(next)
+            _ => chunked.step(input[at])?,
+        }
+        at += 1;
     }
 }
 
@@ -208,31 +96,11 @@ fn data(at: usize, end: usize, left: u64) -> Range<usize> {
     at..at + usize::try_from(left).map_or(there, |left| left.min(there))
 }
 
-/// One more digit of a chunk size. Their number is bounded, so that the shift loses nothing.
-fn digit(size: u64, count: u32, byte: u8) -> Result<State, Reject> {
-    if count == MAX_CHUNK_DIGITS {
-        return Err(Reject::bad("chunk size too large"));
-    }
-    let value = (byte as char).to_digit(16).unwrap_or_default();
-    Ok(State::Digits {
-        size: size << 4 | u64::from(value),
-        count: count + 1,
-    })
-}
-
-/// Whether this byte may stand in a value: visible, blank, tab or above 0x7f.
-fn is_text(byte: u8) -> bool {
-    byte >= 0x20 && byte != 0x7f || byte == b'\t'
-}
-
-const CHUNK_START: State = State::Digits { size: 0, count: 0 };
-const TRAILERS_TOO_LONG: Reject =
-    Reject::new(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailers too long");
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::h1::encode;
+    use crate::limits::{MAX_CHUNK_EXTENSIONS, MAX_TRAILERS};
     use proptest::prelude::*;
 
     /// The body and what was consumed, or the status; the input given in pieces of `step` bytes.

@@ -12,7 +12,8 @@ use memchr::{memchr, memchr_iter};
 /// Parses the request head at the start of `buf`: the request, and the head's length in bytes.
 ///
 /// `Ok(None)` asks for more bytes. `scanned` starts at 0 for each head and is handed back with a buffer that has only
-/// grown: it remembers how far a partial head was looked at.
+/// grown: it remembers how far a partial head was looked at. A buffer of [`MAX_HEAD`] bytes is enough: when it is full,
+/// more bytes are never asked for.
 ///
 /// A refusal may come before the head is complete, and never depends on how the bytes were split.
 pub fn parse_request<'b>(
@@ -45,7 +46,7 @@ pub(super) enum Stop {
 /// LF, or reach a limit. At most a few tries a head say yes, so that all tries together stay linear.
 fn worth_parsing(buf: &[u8], scanned: usize) -> bool {
     let reaches = |limit: usize| scanned < limit && limit <= buf.len();
-    if reaches(LONGEST_LINE) || reaches(LONGEST_HEAD) {
+    if reaches(LONGEST_LINE) || reaches(MAX_HEAD) {
         return true;
     }
     let Some(new) = buf.get(scanned..) else {
@@ -64,17 +65,17 @@ fn worth_parsing(buf: &[u8], scanned: usize) -> bool {
 /// The whole head, after the empty lines that may stand before it (RFC 9112 section 2.2).
 #[inline]
 fn whole_head(buf: &[u8]) -> Result<(Request<'_>, usize), Stop> {
+    // Never looking past the limit makes a refusal depend on the bytes alone, not on how many have come.
+    let buf = buf.get(..MAX_HEAD).unwrap_or(buf);
     let skipped = if buf.first() == Some(&b'\r') {
         empty_lines(buf)?
     } else {
         0
     };
-    let buf = &buf[skipped..];
-    // Never looking past the limits makes a refusal depend on the bytes alone, not on how many have come.
-    let head = buf.get(..MAX_HEAD).unwrap_or(buf);
+    let head = &buf[skipped..];
     let line = request_line::parse(head)?;
     let (fields, len) = match field_lines::parse(head, line.end) {
-        Err(Stop::More) if head.len() == MAX_HEAD => {
+        Err(Stop::More) if buf.len() == MAX_HEAD => {
             return refuse(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "head too long");
         }
         other => other?,
@@ -134,9 +135,8 @@ pub(super) fn bad<T>(reason: &'static str) -> Result<T, Stop> {
 
 pub(super) const CRLF: &[u8] = b"\r\n";
 
-/// From these lengths on, a request line or a head is certainly over its limit, empty lines before it included.
+/// From this length on a request line is certainly over its limit, empty lines before it included.
 const LONGEST_LINE: usize = MAX_REQUEST_LINE + (1 + MAX_EMPTY_LINES) * CRLF.len();
-const LONGEST_HEAD: usize = MAX_HEAD + MAX_EMPTY_LINES * CRLF.len();
 
 /// The fields that say something of the body or the connection; most requests have none of them.
 const MEANINGFUL: u32 = Known::Connection.bit()
@@ -290,6 +290,19 @@ mod tests {
                     .code(),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_is_never_asked_for_more() {
+        for start in ["", "\r\n", "\r\n\r\n"] {
+            let text = start.to_owned() + &head_of(MAX_HEAD * 2);
+            let mut scanned = 0;
+            assert!(matches!(
+                parse_request(&text.as_bytes()[..MAX_HEAD - 1], &mut scanned),
+                Ok(None)
+            ));
+            assert!(parse_request(&text.as_bytes()[..MAX_HEAD], &mut scanned).is_err());
         }
     }
 
