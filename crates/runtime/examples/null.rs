@@ -377,7 +377,7 @@ fn poll(listener: RawFd, answers: &Answers) -> Result<()> {
 // request is closed by a link behind its send; the reads after it are one multishot operation.
 
 fn uring(listener: RawFd, answers: &Answers) -> Result<()> {
-    let mut ring: IoUring = IoUring::builder()
+    let ring: IoUring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_coop_taskrun()
@@ -386,138 +386,165 @@ fn uring(listener: RawFd, answers: &Answers) -> Result<()> {
         .build(SQ_ENTRIES)?;
     ring.submitter()
         .register_files_sparse(MAX_CONNECTIONS as u32)?;
-    let mut buffers = BufferRing::register(&ring)?;
-    let mut connections = vec![Connection::default(); MAX_CONNECTIONS];
-    let accept = opcode::AcceptMulti::new(Fd(listener))
-        .allocate_file_index(true)
-        .build()
-        .user_data(tag(ACCEPT, 0));
-    push(&mut ring, &[accept.clone()])?;
+    let buffers = BufferRing::register(&ring)?;
+    let accept = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true);
+    let mut turn = Turn {
+        ring,
+        buffers,
+        connections: vec![Connection::default(); MAX_CONNECTIONS],
+        answers,
+        accept: accept.build().user_data(tag(ACCEPT, 0)),
+    };
+    let first = turn.accept.clone();
+    turn.push(&[first])?;
     loop {
-        ring.submit_and_wait(1)?;
-        // The queue is copied out through a small array, because answering needs the ring itself.
-        loop {
-            let mut batch: [(u64, i32, u32); 64] = [(0, 0, 0); 64];
-            let mut count = 0;
-            for (slot, completion) in batch.iter_mut().zip(&mut ring.completion()) {
-                *slot = (
-                    completion.user_data(),
-                    completion.result(),
-                    completion.flags(),
-                );
-                count += 1;
-            }
-            for &(tag, result, flags) in &batch[..count] {
-                match tag >> 32 {
-                    ACCEPT => {
-                        if result >= 0 {
-                            connections[result as usize] = Connection::default();
-                            first_read(&mut ring, &mut connections, result as u32)?;
-                        }
-                        if !cqueue::more(flags) {
-                            push(&mut ring, &[accept.clone()])?;
-                        }
-                    }
-                    READ_DONE => {
-                        let index = tag as u32;
-                        let connection = &mut connections[index as usize];
-                        if let Some(id) = cqueue::buffer_select(flags) {
-                            connection.take(buffers.bytes(id, result), answers);
-                            buffers.give_back(id);
-                        }
-                        connection.reading = cqueue::more(flags);
-                        // Out of buffers is not the end of a connection: ask again.
-                        let ended = result == 0 || (result < 0 && result != -libc::ENOBUFS);
-                        advance(&mut ring, connection, answers, index, ended)?;
-                    }
-                    SEND_DONE => {
-                        let index = tag as u32;
-                        let connection = &mut connections[index as usize];
-                        connection.sending = false;
-                        connection.owed = connection.owed.saturating_sub(result.max(0) as usize);
-                        advance(&mut ring, connection, answers, index, result <= 0)?;
-                    }
-                    _ => {}
-                }
-            }
-            if count < batch.len() {
-                break;
+        turn.ring.submit_and_wait(1)?;
+        while turn.reap()? {}
+    }
+}
+
+/// What the handling of a completion needs.
+struct Turn<'a> {
+    ring: IoUring,
+    buffers: BufferRing,
+    connections: Vec<Connection>,
+    answers: &'a Answers,
+    accept: Entry,
+}
+
+impl Turn<'_> {
+    /// Handles some completions, and says whether there may be more. They are copied out first, because handling them
+    /// needs the ring itself.
+    fn reap(&mut self) -> Result<bool> {
+        let mut batch = [(0, 0, 0); 64];
+        let mut count = 0;
+        for (slot, completion) in batch.iter_mut().zip(&mut self.ring.completion()) {
+            *slot = (
+                completion.user_data(),
+                completion.result(),
+                completion.flags(),
+            );
+            count += 1;
+        }
+        for &(tag, result, flags) in &batch[..count] {
+            match tag >> 32 {
+                ACCEPT => self.accepted(result, flags)?,
+                READ_DONE => self.read_done(tag as u32, result, flags)?,
+                SEND_DONE => self.send_done(tag as u32, result)?,
+                _ => {}
             }
         }
+        Ok(count == batch.len())
     }
-}
 
-fn first_read(ring: &mut IoUring, connections: &mut [Connection], index: u32) -> Result<()> {
-    connections[index as usize].reading = true;
-    let read = opcode::Recv::new(Fixed(index), ptr::null_mut(), 0)
-        .buf_group(GROUP)
-        .build()
-        .flags(Flags::BUFFER_SELECT)
-        .user_data(tag(READ_DONE, index));
-    push(ring, &[read])
-}
-
-/// Queues a connection's next operations. It closes only when nothing of it is in flight any more.
-fn advance(
-    ring: &mut IoUring,
-    connection: &mut Connection,
-    answers: &Answers,
-    index: u32,
-    ended: bool,
-) -> Result<()> {
-    if ended {
-        connection.closing = true;
-        connection.owed = 0;
+    fn accepted(&mut self, result: i32, flags: u32) -> Result<()> {
+        if result >= 0 {
+            self.connections[result as usize] = Connection {
+                reading: true,
+                ..Connection::default()
+            };
+            let read = opcode::Recv::new(Fixed(result as u32), ptr::null_mut(), 0).buf_group(GROUP);
+            let read = read.build().flags(Flags::BUFFER_SELECT);
+            self.push(&[read.user_data(tag(READ_DONE, result as u32))])?;
+        }
+        if cqueue::more(flags) {
+            return Ok(());
+        }
+        let again = self.accept.clone();
+        self.push(&[again])
     }
-    let close = opcode::Close::new(Fixed(index))
-        .build()
-        .user_data(tag(CLOSED, index));
-    if connection.owed > 0 && !connection.sending {
+
+    fn read_done(&mut self, index: u32, result: i32, flags: u32) -> Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if let Some(id) = cqueue::buffer_select(flags) {
+            connection.take(self.buffers.bytes(id, result), self.answers);
+            self.buffers.give_back(id);
+        }
+        connection.reading = cqueue::more(flags);
+        // Out of buffers is not the end of a connection: ask again.
+        let ended = result == 0 || (result < 0 && result != -libc::ENOBUFS);
+        self.advance(index, ended)
+    }
+
+    fn send_done(&mut self, index: u32, result: i32) -> Result<()> {
+        let connection = &mut self.connections[index as usize];
+        connection.sending = false;
+        connection.owed = connection.owed.saturating_sub(result.max(0) as usize);
+        self.advance(index, result <= 0)
+    }
+
+    /// Queues a connection's next operations.
+    fn advance(&mut self, index: u32, ended: bool) -> Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if ended {
+            connection.closing = true;
+            connection.owed = 0;
+        }
+        if connection.owed > 0 && !connection.sending {
+            self.send(index)
+        } else if connection.closing {
+            self.close(index)
+        } else {
+            self.read_on(index)
+        }
+    }
+
+    fn send(&mut self, index: u32) -> Result<()> {
+        let connection = &mut self.connections[index as usize];
         connection.sending = true;
-        let bytes = answers.of(connection).next(connection.owed);
+        let bytes = self.answers.of(connection).next(connection.owed);
         // The kernel goes on after a short send by itself.
         let send = opcode::Send::new(Fixed(index), bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build()
-            .user_data(tag(SEND_DONE, index));
-        if connection.closing && !connection.reading && bytes.len() == connection.owed {
+            .build();
+        let closing = connection.closing;
+        if closing && !connection.reading && bytes.len() == connection.owed {
             // The link closes the descriptor whatever becomes of the send, and nobody has to be told.
-            let send = send
-                .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
-                .user_data(tag(CLOSED, index));
-            return push(ring, &[send, close.flags(Flags::SKIP_SUCCESS)]);
+            let send = send.flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS);
+            let close = opcode::Close::new(Fixed(index)).build();
+            let close = close.flags(Flags::SKIP_SUCCESS);
+            return self.push(&[
+                send.user_data(tag(CLOSED, index)),
+                close.user_data(tag(CLOSED, index)),
+            ]);
         }
-        push(ring, &[send])?;
+        self.push(&[send.user_data(tag(SEND_DONE, index))])?;
+        if closing { Ok(()) } else { self.read_on(index) }
     }
-    if connection.closing {
-        match (connection.reading, connection.sending) {
-            (false, false) => return push(ring, &[close]),
-            (true, false) => {
-                // Ends the multishot read, whose last completion closes.
-                let end = opcode::Shutdown::new(Fixed(index), libc::SHUT_RDWR).build();
-                return push(ring, &[end.user_data(tag(CLOSED, index))]);
-            }
-            _ => return Ok(()),
+
+    /// A connection closes only when nothing of it is in flight any more.
+    fn close(&mut self, index: u32) -> Result<()> {
+        let connection = &self.connections[index as usize];
+        let entry = match (connection.reading, connection.sending) {
+            (false, false) => opcode::Close::new(Fixed(index)).build(),
+            // Ends the multishot read, whose last completion closes.
+            (true, false) => opcode::Shutdown::new(Fixed(index), libc::SHUT_RDWR).build(),
+            (_, true) => return Ok(()),
+        };
+        self.push(&[entry.user_data(tag(CLOSED, index))])
+    }
+
+    fn read_on(&mut self, index: u32) -> Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if connection.reading {
+            return Ok(());
         }
-    }
-    if !connection.reading {
         connection.reading = true;
         let read = opcode::RecvMulti::new(Fixed(index), GROUP).build();
-        push(ring, &[read.user_data(tag(READ_DONE, index))])?;
+        self.push(&[read.user_data(tag(READ_DONE, index))])
     }
-    Ok(())
-}
 
-fn push(ring: &mut IoUring, entries: &[Entry]) -> Result<()> {
-    let queue = ring.submission();
-    let room = queue.capacity() - queue.len();
-    drop(queue);
-    if room < entries.len() {
-        ring.submit()?;
+    fn push(&mut self, entries: &[Entry]) -> Result<()> {
+        let queue = self.ring.submission();
+        let room = queue.capacity() - queue.len();
+        drop(queue);
+        if room < entries.len() {
+            self.ring.submit()?;
+        }
+        // SAFETY: sends point into `answers`, which lives as long as the program; reads go to the registered buffers; no
+        // other operation points anywhere.
+        unsafe { self.ring.submission().push_multiple(entries) }.map_err(Error::other)
     }
-    // SAFETY: sends point into `answers`, which lives as long as the program; reads go to the registered buffers; no other
-    // operation points anywhere.
-    unsafe { ring.submission().push_multiple(entries) }.map_err(Error::other)
 }
 
 fn tag(kind: u64, index: u32) -> u64 {
