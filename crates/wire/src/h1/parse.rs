@@ -307,6 +307,24 @@ mod tests {
     }
 
     #[test]
+    fn a_dribbled_head_is_parsed_only_a_few_times() {
+        let text = format!(
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "X: y\r\n".repeat(90)
+        );
+        let tries = (1..text.len())
+            .filter(|&seen| worth_parsing(&text.as_bytes()[..seen + 1], seen))
+            .count();
+        assert!(tries <= 4, "{tries} tries");
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_before_the_head_is_full() {
+        let text = "GET /".to_owned() + &"a".repeat(LONGEST_LINE);
+        assert!(in_pieces(text.as_bytes(), 1..LONGEST_LINE + 1).is_err());
+    }
+
+    #[test]
     fn a_bare_lf_is_refused_when_it_comes() {
         let text = b"GET / HTTP/1.1\r\nHost: a\n";
         assert_eq!(
