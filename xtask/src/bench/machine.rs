@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Result;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -25,6 +26,18 @@ pub fn facts(servers: &[&Server]) -> String {
 /// `YYYY-MM-DD`.
 pub fn today() -> String {
     said(Command::new("date").arg("+%F"))
+}
+
+/// A sentence for the report when somebody else uses the machine: its figures then compare within a table at best.
+pub fn busy() -> Option<String> {
+    let (total, idle) = processor_ticks()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let (total_now, idle_now) = processor_ticks()?;
+    let used = 1.0 - (idle_now - idle) as f64 / (total_now - total).max(1) as f64;
+    (used > 0.1).then(|| {
+        let percent = used * 100.0;
+        format!("the machine was {percent:.0}% busy before the run: other work slowed every row")
+    })
 }
 
 /// As many descriptors as allowed, for the bench and for every server it starts.
@@ -55,6 +68,15 @@ impl Drop for Ports {
     fn drop(&mut self) {
         let _ = fs::write(PORTS, &self.before);
     }
+}
+
+/// All ticks of all cores so far, and the idle ones: proc_stat(5).
+fn processor_ticks() -> Option<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields = stat.lines().next()?.split_whitespace().skip(1);
+    let ticks: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
+    // Idle and waiting for the disk.
+    Some((ticks.iter().sum(), ticks.get(3)? + ticks.get(4)?))
 }
 
 fn processor() -> String {

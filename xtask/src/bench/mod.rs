@@ -50,13 +50,17 @@ pub fn run(args: &[String]) -> Result<()> {
     };
     for scenario in &bench.options.scenarios {
         println!("== {scenario}");
+        let busy = machine::busy();
         let report = match scenario.as_str() {
             "idle" => idle::run(&bench)?,
             "cold" => cold::run(&bench)?,
             name => throughput::run(&bench, name)?,
         };
         match report {
-            Some(report) => report.publish(&bench)?,
+            Some(mut report) => {
+                report.notes.extend(busy);
+                report.publish(&bench)?;
+            }
             None => println!("{scenario}: left out"),
         }
     }
