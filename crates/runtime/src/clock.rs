@@ -4,9 +4,10 @@
 //! three or four times. So the loop reads it when a turn begins and everything in that turn sees the same instant.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Monotonic milliseconds since the loop began, and wall-clock seconds for `Date` fields.
+/// Monotonic milliseconds since the process's first loop began (so all loops count alike), and wall-clock seconds for `Date` fields.
 #[derive(Debug)]
 pub struct Clock {
     origin: Instant,
@@ -18,9 +19,10 @@ pub struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
         let now = Instant::now();
         Self {
-            origin: now,
+            origin: *ORIGIN.get_or_init(|| now),
             now: Cell::new(now),
             ticks: Cell::new(0),
             wall: Cell::new(wall_now()),
@@ -47,7 +49,7 @@ impl Clock {
         self.now.get()
     }
 
-    /// Milliseconds from the loop's start to this turn's.
+    /// Milliseconds from the process's first loop to this turn.
     pub fn ticks(&self) -> u64 {
         self.ticks.get()
     }

@@ -26,3 +26,12 @@ pub use clock::Clock;
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};
 pub use runtime::{Runtime, Sleep};
+
+/// Descriptors this process may have open; the soft limit is raised to the hard one first.
+pub fn descriptor_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limits.maximum } else { limits.current };
+    current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}

@@ -36,10 +36,12 @@ impl Runtime {
     /// # Errors
     /// What the kernel says to the driver's set-up.
     pub fn new(kind: driver::Kind) -> io::Result<Rc<Self>> {
+        let clock = Clock::new();
+        clock.advance();
         Ok(Rc::new(Self {
             kind,
-            driver: RefCell::new(Driver::new(kind)?),
-            clock: Clock::new(),
+            driver: RefCell::new(Driver::new(kind, clock.ticks())?),
+            clock,
             meter: Arc::default(),
             pool: Rc::default(),
             inbox: Inbox::new()?,
@@ -109,6 +111,11 @@ impl Runtime {
         let millis = delay.as_nanos().div_ceil(1_000_000) as u64;
         let token = self.driver().sleep(millis);
         Sleep { runtime: Rc::clone(self), token }
+    }
+
+    /// Ends the wait of every idle stream, as if its time had come.
+    pub fn end_idle(&self) {
+        self.driver().end_idle();
     }
 
     pub(crate) fn driver(&self) -> RefMut<'_, Driver> {

@@ -1,4 +1,14 @@
-//! amped.
+//! amped: a web server that never waits on the disk.
+//!
+//! Imports point down only: `cli`, `config`, `worker`, `listen`, `converse`, then `route` and `answer`, which stand on the
+//! crates amped-runtime (system calls) and amped-wire (protocols). `config` and `observe` may be imported by all.
+#![forbid(unsafe_code)]
 
+pub mod answer;
+pub mod cli;
 pub mod config;
+pub mod converse;
+pub mod listen;
+pub mod observe;
 pub mod route;
+pub mod worker;

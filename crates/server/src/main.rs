@@ -1,3 +1,7 @@
-//! The amped command.
+//! The amped command: everything is in the library, so that tests can reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    amped::cli::main()
+}

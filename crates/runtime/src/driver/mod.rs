@@ -103,13 +103,13 @@ impl Engine {
 }
 
 impl Driver {
-    pub(crate) fn new(kind: Kind) -> io::Result<Self> {
+    pub(crate) fn new(kind: Kind, now: u64) -> io::Result<Self> {
         Ok(Self {
             engine: Engine::new(kind)?,
             sources: Slots::default(),
-            wheel: Wheel::new(0),
+            wheel: Wheel::new(now),
             sleepers: Slots::default(),
-            now: 0,
+            now,
         })
     }
 
@@ -223,15 +223,18 @@ impl Driver {
         }
     }
 
-    /// Waits until the connection is known to be dead (`reset`), or the peer to have finished sending as well (`end`).
-    ///
-    /// Only what has been seen counts: the reader must be waiting (or have been told to stop) for news to arrive.
+    /// Waits until the connection is known to be dead; with `end`, also until the peer has finished sending.
     pub(crate) fn gone(&mut self, token: Token, end: bool, context: &mut Context<'_>) -> Poll<()> {
         let Some(source) = self.sources.get_mut(token) else { return Poll::Ready(()) };
         if source.flags.has(Flags::RESET | Flags::TIMED_OUT) || (end && source.flags.has(Flags::HANGUP)) {
             return Poll::Ready(());
         }
         wait(&mut source.reader, context.waker());
+        // When the kernel cannot be asked, the connection is not known to be gone; the next operation will tell.
+        let _ = match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.watch(source, token),
+            Engine::Uring(uring) => uring.watch(source, token),
+        };
         Poll::Pending
     }
 
@@ -243,7 +246,7 @@ impl Driver {
     /// Both waiters give up in `delay` milliseconds; `None` takes the deadline away. A store, nearly always.
     pub(crate) fn deadline_in(&mut self, token: Token, delay: Option<u32>) {
         let Some(source) = self.sources.get_mut(token) else { return };
-        source.flags.clear(Flags::TIMED_OUT);
+        source.flags.clear(Flags::TIMED_OUT | Flags::IDLE);
         let Some(delay) = delay else {
             source.deadline = Tick::NEVER;
             return;
@@ -254,6 +257,21 @@ impl Driver {
         if !looked_at_in_time {
             source.wheel_tick = source.deadline;
             self.wheel.insert(due, token.pack());
+        }
+    }
+
+    /// Marks the deadline as one that a draining server may bring forward.
+    pub(crate) fn mark_idle(&mut self, token: Token) {
+        if let Some(source) = self.sources.get_mut(token) {
+            source.flags.set(Flags::IDLE);
+        }
+    }
+
+    /// Brings the deadlines of everything idle forward to now.
+    pub(crate) fn end_idle(&mut self) {
+        for source in self.sources.iter_mut().filter(|source| source.flags.has(Flags::IDLE)) {
+            source.flags.set(Flags::TIMED_OUT);
+            source.wake_both();
         }
     }
 

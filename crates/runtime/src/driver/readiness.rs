@@ -107,6 +107,15 @@ impl Readiness {
         self.write_with(source, token, context, |_| Ok(()))
     }
 
+    /// Has the peer's end reported without anything being read.
+    pub(crate) fn watch(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
+        if self.selector.one_shot() {
+            // Asking for readability again and again would turn the loop for bytes that nobody wants yet.
+            return if source.flags.has(Flags::HANGUP) { Ok(()) } else { self.arm(source, token, Flags::NONE) };
+        }
+        if source.flags.has(Flags::ARMED) { Ok(()) } else { self.arm(source, token, Flags::ARMED_READ) }
+    }
+
     pub(crate) fn wait(&mut self, slots: &mut Slots<Source>, timeout: Option<Duration>) -> io::Result<usize> {
         let mut events = std::mem::take(&mut self.events);
         let waited = self.selector.wait(timeout, &mut events);

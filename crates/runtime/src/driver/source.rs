@@ -85,6 +85,9 @@ impl Flags {
     /// A listener: what arrives are connections.
     pub(crate) const LISTENER: Self = Self(1 << 8);
 
+    /// Nothing is under way: waits for whatever comes next.
+    pub(crate) const IDLE: Self = Self(1 << 9);
+
     pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }

@@ -186,12 +186,26 @@ impl Uring {
             if let Some(received) = first_recv(source, pool) {
                 return Poll::Ready(received);
             }
-            let receive = opcode::RecvMulti::new(fd(source), GROUP).build();
-            self.submit(source, token, Kind::Receive, receive)?;
-            source.traffic.armed = true;
+            self.arm_recv(source, token)?;
         }
         wait(&mut source.reader, context.waker());
         Poll::Pending
+    }
+
+    /// Has the peer's end reported: what it sends meanwhile is kept, up to a limit.
+    pub(crate) fn watch(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
+        let traffic = &source.traffic;
+        if traffic.armed || traffic.rest.is_some() || traffic.first.is_some() || source.flags.has(Flags::HANGUP) {
+            return Ok(());
+        }
+        self.arm_recv(source, token)
+    }
+
+    fn arm_recv(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
+        let receive = opcode::RecvMulti::new(fd(source), GROUP).build();
+        self.submit(source, token, Kind::Receive, receive)?;
+        source.traffic.armed = true;
+        Ok(())
     }
 
     /// Waits until the descriptor is readable: for what is read elsewhere (the inbox's eventfd).

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::driver::Token;
@@ -29,12 +29,20 @@ impl Listener {
         socket::listen(address)
     }
 
+    /// The address a bound socket has, with the port the kernel chose if 0 was asked for.
+    ///
+    /// # Errors
+    /// When it is no socket, or of a family that has no such addresses.
+    pub fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
+        Ok(rustix::net::getsockname(socket)?.try_into()?)
+    }
+
     /// Takes a bound, listening socket into this loop's care.
     ///
     /// # Errors
     /// When the socket has no name, so it is no socket.
     pub fn new(runtime: &Rc<Runtime>, socket: OwnedFd) -> io::Result<Self> {
-        let address = rustix::net::getsockname(&socket)?.try_into()?;
+        let address = Self::address_of(&socket)?;
         let socket = socket::adopt(socket)?;
         let token = runtime.driver().attach_listener(socket);
         Ok(Self { runtime: Rc::clone(runtime), token, address })
@@ -56,11 +64,6 @@ impl Listener {
     /// A stream on this loop for an accepted socket.
     pub fn stream(runtime: &Rc<Runtime>, socket: OwnedFd) -> Stream {
         Stream::new(runtime, socket)
-    }
-
-    /// The descriptor's number, for handing the socket on.
-    pub fn raw(&self) -> io::Result<RawFd> {
-        self.runtime.driver().with_fd(self.token, |fd| Ok(fd.as_raw_fd()))
     }
 }
 

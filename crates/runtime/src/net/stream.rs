@@ -115,6 +115,12 @@ impl Stream {
         self.driver().deadline_in(self.token, Some(delay));
     }
 
+    /// `deadline_in` for a connection that waits for its next request: `Runtime::end_idle` may bring it forward.
+    pub fn idle_for(&self, delay: Duration) {
+        self.deadline_in(delay);
+        self.driver().mark_idle(self.token);
+    }
+
     /// Takes the deadline away, also one that has passed.
     pub fn no_deadline(&self) {
         self.driver().deadline_in(self.token, None);

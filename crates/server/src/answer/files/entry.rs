@@ -1,0 +1,178 @@
+//! What memory knows of one path: a small file whole, a large one's facts, a folder, or that there is nothing.
+//!
+//! A small file's head and body are one allocation, ready to be sent; a hit touches this entry, that memory and nothing else.
+//! A cached small file holds no descriptor.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use amped_runtime::disk::{Root, Stamp};
+use amped_wire::h1::encode;
+use amped_wire::semantics::date;
+use amped_wire::status::Status;
+
+use super::super::reply::Piece;
+use super::transfer::Transfer;
+
+/// What a path leads to, and when that was last known for certain.
+#[derive(Debug)]
+pub struct Entry {
+    content: Content,
+    /// The loop's ticks (all loops of a process count alike) when the disk last confirmed this.
+    confirmed: AtomicU64,
+}
+
+/// What a path leads to.
+#[derive(Debug)]
+pub enum Content {
+    /// A small file.
+    Memory(MemoryContent),
+    /// A file that is sent from the page cache, window by window.
+    File(FileContent),
+    /// A folder asked for without its slash: the location with it.
+    Folder(Box<str>),
+    /// Nothing to be had, and why.
+    Refused(Status),
+}
+
+/// A small file: field lines, empty line and body in one piece of memory.
+#[derive(Debug)]
+pub struct MemoryContent {
+    /// Head and body.
+    pub bytes: Arc<[u8]>,
+    /// Where the body begins.
+    pub head: usize,
+    /// What the head says, for the replies that say it differently.
+    pub representation: Representation,
+}
+
+/// A large file, open.
+#[derive(Clone, Debug)]
+pub struct FileContent {
+    /// The file.
+    pub file: Arc<File>,
+    /// The folder it was found in.
+    pub root: Arc<Root>,
+    /// What its head says.
+    pub representation: Representation,
+}
+
+/// A file's metadata as HTTP sees it.
+#[derive(Clone, Debug)]
+pub struct Representation {
+    /// Which version of the file this is.
+    pub stamp: Stamp,
+    /// Changed so shortly before it was read that a later change might leave the same stamp.
+    pub is_fresh: bool,
+    /// The media type, with its charset.
+    pub media_type: &'static str,
+    /// The configuration's field lines for this path, ready to be sent.
+    pub fields: Arc<[u8]>,
+}
+
+impl Entry {
+    /// An entry that was confirmed at `now` (ticks).
+    pub fn new(content: Content, now: u64) -> Self {
+        Self { content, confirmed: AtomicU64::new(now) }
+    }
+
+    /// What the path leads to.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Milliseconds since the disk last confirmed the entry.
+    pub fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.confirmed.load(Relaxed))
+    }
+
+    /// The disk has confirmed the entry.
+    pub fn confirm(&self, now: u64) {
+        self.confirmed.fetch_max(now, Relaxed);
+    }
+
+    /// The file's metadata, if the path leads to one.
+    pub fn representation(&self) -> Option<&Representation> {
+        match &self.content {
+            Content::Memory(memory) => Some(&memory.representation),
+            Content::File(file) => Some(&file.representation),
+            Content::Folder(_) | Content::Refused(_) => None,
+        }
+    }
+
+    /// A range of the body.
+    pub fn piece(&self, range: Range<u64>) -> Piece {
+        match &self.content {
+            Content::Memory(memory) => {
+                let range = memory.head + range.start as usize..memory.head + range.end as usize;
+                Piece::Shared(Arc::clone(&memory.bytes), range)
+            }
+            Content::File(file) => Piece::File(Box::new(Transfer::new(file, range))),
+            Content::Folder(_) | Content::Refused(_) => Piece::Own(Vec::new()),
+        }
+    }
+
+    /// Bytes to be charged to the cache's budget. A large file holds a descriptor, which is scarcer than memory.
+    pub fn weight(&self, path: usize) -> u64 {
+        let own = match &self.content {
+            Content::Memory(memory) => memory.bytes.len(),
+            Content::File(_) => DESCRIPTOR_WEIGHT,
+            Content::Folder(location) => location.len(),
+            Content::Refused(_) => 0,
+        };
+        (own + path + OVERHEAD) as u64
+    }
+}
+
+impl Representation {
+    /// The entity tag, quotes included: weak while the stamp cannot be trusted to change with the file (RFC 9110 section 8.8.1).
+    pub fn etag(&self) -> String {
+        let Stamp { identity: (_, inode), size, modified: (seconds, nanos), .. } = self.stamp;
+        let weak = if self.is_fresh { "W/" } else { "" };
+        format!("{weak}\"{size:x}-{seconds:x}.{nanos:x}-{inode:x}\"")
+    }
+
+    /// Seconds since the Unix epoch; `None` for a file from before it.
+    pub fn last_modified(&self) -> Option<u64> {
+        u64::try_from(self.stamp.modified.0).ok()
+    }
+
+    /// The head of an answer that carries `length` bytes of it.
+    pub fn head(&self, length: u64) -> Vec<u8> {
+        self.head_as(self.media_type.as_bytes(), length)
+    }
+
+    /// The same with another media type around it (multipart/byteranges).
+    pub fn head_as(&self, media_type: &[u8], length: u64) -> Vec<u8> {
+        let mut head = Vec::with_capacity(224 + self.fields.len());
+        encode::field(&mut head, b"Content-Type", media_type);
+        encode::field_u64(&mut head, b"Content-Length", length);
+        encode::field(&mut head, b"Accept-Ranges", b"bytes");
+        self.validators(&mut head);
+        encode::end(&mut head);
+        head
+    }
+
+    /// The head of a 304, which repeats what a cache may have to update (RFC 9110 section 15.4.5).
+    pub fn validator_head(&self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(128 + self.fields.len());
+        self.validators(&mut head);
+        encode::end(&mut head);
+        head
+    }
+
+    fn validators(&self, head: &mut Vec<u8>) {
+        encode::field(head, b"ETag", self.etag().as_bytes());
+        if let Some(seconds) = self.last_modified() {
+            encode::field(head, b"Last-Modified", &date::format(seconds));
+        }
+        head.extend_from_slice(&self.fields);
+    }
+}
+
+/// An entry's own memory, its key's and the map's, roughly.
+const OVERHEAD: usize = 256;
+/// With the default budget about 1,000 large files stay open.
+const DESCRIPTOR_WEIGHT: usize = 256 * 1024;

@@ -1,0 +1,252 @@
+//! Reads what a path leads to: the same steps on the loop, without waiting, and in a helper, with.
+//!
+//! Open beneath the root, ask what it is, read it whole if it is small, and ask again: a file that was changed meanwhile is
+//! read anew, so memory never holds half of one version and half of another.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use amped_runtime::disk::{FileKind, Root, Stamp, read_at, read_now, stamp};
+use amped_wire::h1::encode;
+use amped_wire::semantics::{media_type, path};
+use amped_wire::status::Status;
+
+use super::entry::{Content, Entry, FileContent, MemoryContent, Representation};
+use crate::config::plan::{Action, Plan};
+use crate::route::RouteId;
+
+/// Whether a reading may wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Only what is in memory: on the loop.
+    NoWait,
+    /// Whatever it takes: in a helper.
+    Wait,
+}
+
+/// What a path was found to lead to.
+#[derive(Debug)]
+pub enum Loaded {
+    /// What memory holds is still right.
+    Unchanged,
+    /// Something to remember.
+    New(Content),
+    /// Something to say once and not to remember (no descriptors left, an I/O error).
+    Passing(Content),
+}
+
+/// What is to be read: everything a helper needs, so that it can do without the worker.
+#[derive(Debug)]
+pub struct Target {
+    plan: Arc<Plan>,
+    id: RouteId,
+    path: Box<[u8]>,
+    strip: usize,
+    root: Arc<Root>,
+}
+
+impl Target {
+    /// `path` is normalized and begins with a slash; its first `strip` bytes are the route's.
+    pub fn new(plan: &Arc<Plan>, id: RouteId, strip: usize, path: &[u8], root: Arc<Root>) -> Self {
+        Self { plan: Arc::clone(plan), id, path: path.into(), strip, root }
+    }
+
+    /// Reads it; `None` when that would mean waiting and `reading` forbids it.
+    pub fn load(&self, reading: Reading, known: Option<&Entry>) -> Option<Loaded> {
+        for _ in 0..MAX_ATTEMPTS {
+            match self.attempt(reading, known) {
+                Ok(Some(loaded)) => return Some(loaded),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && reading == Reading::NoWait => return None,
+                Err(error) => return Some(refusal(&error, known)),
+            }
+        }
+        // A file that changes faster than it can be read has no version to serve.
+        Some(Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)))
+    }
+
+    /// One attempt; `None` when the file changed under it.
+    fn attempt(&self, reading: Reading, known: Option<&Entry>) -> io::Result<Option<Loaded>> {
+        let relative = self.path.get(self.strip..).unwrap_or_default();
+        let relative = relative.strip_prefix(b"/").unwrap_or(relative);
+        if relative.is_empty() || relative.ends_with(b"/") {
+            return self.index(reading, relative, known);
+        }
+        let file = self.open(reading, relative)?;
+        match stamp(&file)? {
+            (FileKind::Directory, _) => Ok(Some(self.folder(known))),
+            (FileKind::Special, _) => Ok(Some(refused(Status::FORBIDDEN, known))),
+            (FileKind::File, stamp) => self.file(reading, file, stamp, &self.path, known),
+        }
+    }
+
+    /// A folder with its slash: the first of its index files that is there.
+    fn index(&self, reading: Reading, folder: &[u8], known: Option<&Entry>) -> io::Result<Option<Loaded>> {
+        let Action::Files(files) = &self.id.route(&self.plan).action else {
+            unreachable!("only routes that serve files are loaded")
+        };
+        for name in &files.index {
+            let path = [folder, name.as_bytes()].concat();
+            match self.open(reading, &path) {
+                Ok(file) => match stamp(&file)? {
+                    (FileKind::File, stamp) => return self.file(reading, file, stamp, name.as_bytes(), known),
+                    _ => return Ok(Some(refused(Status::FORBIDDEN, known))),
+                },
+                Err(error) if status_of(&error) == Some(Status::NOT_FOUND) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Without an index there may still be a folder, which is not shown, or nothing at all.
+        match self.open(reading, folder.strip_suffix(b"/").unwrap_or(folder)).and_then(|file| stamp(&file)) {
+            Ok((FileKind::Directory, _)) => Ok(Some(refused(Status::FORBIDDEN, known))),
+            Ok(_) => Ok(Some(refused(Status::NOT_FOUND, known))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(&self, reading: Reading, path: &[u8]) -> io::Result<File> {
+        match reading {
+            Reading::NoWait => self.root.open_now(path),
+            Reading::Wait => self.root.open_file(path),
+        }
+    }
+
+    fn file(
+        &self,
+        reading: Reading,
+        file: File,
+        stamp: Stamp,
+        name: &[u8],
+        known: Option<&Entry>,
+    ) -> io::Result<Option<Loaded>> {
+        let same = |present: &Representation| present.stamp == stamp && !present.is_fresh;
+        if known.and_then(Entry::representation).is_some_and(same) {
+            return Ok(Some(Loaded::Unchanged));
+        }
+        let representation = self.representation(stamp, name);
+        if stamp.size > MAX_MEMORY_FILE {
+            let root = Arc::clone(&self.root);
+            return Ok(Some(Loaded::New(Content::File(FileContent { file: Arc::new(file), root, representation }))));
+        }
+        let head = representation.head(stamp.size);
+        let bytes = self.read_whole(reading, &file, &head, stamp.size as usize)?;
+        let unchanged = amped_runtime::disk::stamp(&file)?.1 == stamp;
+        Ok(bytes.filter(|_| unchanged).map(|bytes| {
+            Loaded::New(Content::Memory(MemoryContent { bytes, head: head.len(), representation }))
+        }))
+    }
+
+    /// Head and body in one allocation; `None` when the file ended early.
+    fn read_whole(&self, reading: Reading, file: &File, head: &[u8], size: usize) -> io::Result<Option<Arc<[u8]>>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let length = head.len() + size;
+            if scratch.len() < length {
+                scratch.resize(length.next_power_of_two(), 0);
+            }
+            scratch[..head.len()].copy_from_slice(head);
+            let body = &mut scratch[head.len()..length];
+            let read = match reading {
+                Reading::NoWait => read_now(self.root.mount(), file, body, 0)?,
+                Reading::Wait => read_at(file, body, 0)?,
+            };
+            // A short no-wait read means that the rest is on the disk; some kernels even say 0 (Linux 5.9, 5.10).
+            if read < size && reading == Reading::NoWait {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok((read == size).then(|| Arc::from(&scratch[..length])))
+        })
+    }
+
+    fn representation(&self, stamp: Stamp, name: &[u8]) -> Representation {
+        Representation {
+            stamp,
+            is_fresh: is_fresh(stamp),
+            media_type: media_type::from_path(name),
+            fields: self.fields(),
+        }
+    }
+
+    /// The configuration's fields for this path, as they are sent.
+    fn fields(&self) -> Arc<[u8]> {
+        let fields = self.id.site(&self.plan).fields_for(self.id.route(&self.plan), &self.path);
+        let mut lines = Vec::new();
+        if let Some(value) = fields.cache_control {
+            encode::field(&mut lines, b"Cache-Control", value.as_bytes());
+        }
+        for (name, value) in fields.set {
+            encode::field(&mut lines, name.as_bytes(), value.as_bytes());
+        }
+        if lines.is_empty() { Arc::default() } else { lines.into() }
+    }
+
+    fn folder(&self, known: Option<&Entry>) -> Loaded {
+        let mut location = Vec::with_capacity(self.path.len() + 1);
+        path::encode(&mut location, &self.path);
+        location.push(b'/');
+        let location = String::from_utf8_lossy(&location);
+        match known.map(Entry::content) {
+            Some(Content::Folder(present)) if **present == *location => Loaded::Unchanged,
+            _ => Loaded::New(Content::Folder(Box::from(&*location))),
+        }
+    }
+}
+
+/// Whether the file changed so recently that another change could bear the same times: the kernel's clock for them ticks
+/// every 1 to 10 ms.
+fn is_fresh(stamp: Stamp) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, nanos) = stamp.changed.max(stamp.modified);
+    let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    now.as_nanos() as i128 - changed < FRESH_NANOS
+}
+
+fn refused(status: Status, known: Option<&Entry>) -> Loaded {
+    match known.map(Entry::content) {
+        Some(Content::Refused(present)) if *present == status => Loaded::Unchanged,
+        _ => Loaded::New(Content::Refused(status)),
+    }
+}
+
+fn refusal(error: &io::Error, known: Option<&Entry>) -> Loaded {
+    match status_of(error) {
+        Some(status) => refused(status, known),
+        None if is_shortage(error) => Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)),
+        None => Loaded::Passing(Content::Refused(Status::INTERNAL_SERVER_ERROR)),
+    }
+}
+
+/// The status of errors that say something about the file, not about the machine.
+fn status_of(error: &io::Error) -> Option<Status> {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
+    const LOOP: i32 = 40;
+    const CROSSING: i32 = 18;
+    const NO_DEVICE: i32 = 6;
+    match (error.kind(), error.raw_os_error()) {
+        (NotFound | NotADirectory | InvalidFilename, _) => Some(Status::NOT_FOUND),
+        // A link that the policy does not follow, a path that leads out, a socket or a device without a driver.
+        (PermissionDenied, _) | (_, Some(LOOP | CROSSING | NO_DEVICE)) => Some(Status::FORBIDDEN),
+        _ => None,
+    }
+}
+
+/// Out of descriptors or memory: the machine's trouble, and it passes.
+fn is_shortage(error: &io::Error) -> bool {
+    const TABLE_FULL: i32 = 23;
+    const TOO_MANY_OPEN: i32 = 24;
+    const NO_MEMORY: i32 = 12;
+    matches!(error.raw_os_error(), Some(TABLE_FULL | TOO_MANY_OPEN | NO_MEMORY))
+}
+
+thread_local! {
+    /// Files are read here first: it stays in the processor's cache, and a file that changes meanwhile has cost no allocation.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Files up to this size are kept in memory whole; larger ones are sent from the page cache.
+const MAX_MEMORY_FILE: u64 = 64 * 1024;
+/// Readings of a file that changes under them, before the server gives up for now.
+const MAX_ATTEMPTS: usize = 3;
+const FRESH_NANOS: i128 = 20_000_000;

@@ -1,0 +1,191 @@
+//! Files: the disk contract's order, on the loop's thread.
+//!
+//! 1. The memory cache: no system call. 2. What the kernel holds in memory: a cached open and a no-wait read, on mounts that
+//! can. 3. One helper job per file, shared by all who ask for it. An entry is looked at again at most once per `revalidate`; if
+//! the disk is slow to say whether the file has changed, memory goes on answering.
+
+mod entry;
+mod fetch;
+mod load;
+mod shelf;
+mod transfer;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amped_runtime::Runtime;
+use amped_runtime::disk::{self, Class, Helpers, Root};
+
+pub use self::entry::{Content, Entry, FileContent, Representation};
+use self::fetch::Fetches;
+pub use self::fetch::Later;
+pub use self::shelf::Shelf;
+pub use self::transfer::{Means, Transfer};
+use self::load::{Reading, Target};
+use self::shelf::Key;
+use crate::config::plan::{Action, DiskMode, Plan, Symlinks};
+use crate::observe::counters::Counters;
+use crate::route::RouteId;
+
+/// One worker's way to the files of all routes.
+#[derive(Debug)]
+pub struct Files {
+    runtime: Rc<Runtime>,
+    plan: Arc<Plan>,
+    roots: Arc<Roots>,
+    shelf: Arc<Shelf>,
+    helpers: Helpers,
+    fetches: Rc<Fetches>,
+    counters: Arc<Counters>,
+    mode: DiskMode,
+    revalidate_ms: u64,
+}
+
+/// The open folder of every route that serves files.
+#[derive(Debug, Default)]
+pub struct Roots(Vec<Vec<Option<Arc<Root>>>>);
+
+/// What became of a look-up.
+pub enum Found {
+    /// Memory knows.
+    Now(Arc<Entry>),
+    /// A helper has been asked.
+    Later(Later),
+}
+
+impl Roots {
+    /// Opens the folders of a plan. Waits for the disk: for start-up.
+    ///
+    /// # Errors
+    /// The folder's path and what the system said.
+    pub fn open(plan: &Plan) -> Result<Self, String> {
+        let open = |action: &Action| match action {
+            Action::Files(files) => Root::open(&files.root, policy(files.symlinks))
+                .map(|root| Some(Arc::new(root)))
+                .map_err(|error| format!("cannot open the folder {}: {error}", files.root.display())),
+            _ => Ok(None),
+        };
+        let site = |routes: &[crate::config::plan::Route]| routes.iter().map(|route| open(&route.action)).collect();
+        plan.sites.iter().map(|site_plan| site(&site_plan.routes)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Every folder, for the start-up line.
+    pub fn iter(&self) -> impl Iterator<Item = &Root> {
+        self.0.iter().flatten().flatten().map(AsRef::as_ref)
+    }
+
+    fn get(&self, id: RouteId) -> &Arc<Root> {
+        self.0[usize::from(id.site)][usize::from(id.route)].as_ref().expect("a route that serves files has a folder")
+    }
+}
+
+fn policy(symlinks: Symlinks) -> disk::Symlinks {
+    match symlinks {
+        Symlinks::Within => disk::Symlinks::Within,
+        Symlinks::Never => disk::Symlinks::Never,
+        Symlinks::Anywhere => disk::Symlinks::Anywhere,
+    }
+}
+
+impl Files {
+    /// The files of `plan`, for the worker that runs on `runtime`.
+    pub fn new(
+        runtime: &Rc<Runtime>,
+        plan: &Arc<Plan>,
+        (roots, shelf, helpers): (&Arc<Roots>, &Arc<Shelf>, &Helpers),
+        counters: &Arc<Counters>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            runtime: Rc::clone(runtime),
+            plan: Arc::clone(plan),
+            roots: Arc::clone(roots),
+            shelf: Arc::clone(shelf),
+            helpers: helpers.clone(),
+            fetches: Rc::default(),
+            counters: Arc::clone(counters),
+            mode: plan.disk,
+            revalidate_ms: plan.revalidate.as_millis() as u64,
+        })
+    }
+
+    /// The loop these files are for.
+    pub fn runtime(&self) -> &Rc<Runtime> {
+        &self.runtime
+    }
+
+    /// Looks `path` (normalized, with its slash) up; `strip` bytes of it belong to the route.
+    pub fn find(&self, id: RouteId, strip: usize, path: &[u8]) -> Found {
+        let key = Key { site: id.site, route: id.route, path };
+        let now = self.runtime.clock().ticks();
+        let Some(entry) = self.shelf.get(&key) else {
+            self.counters.misses.add(1);
+            return self.read(id, strip, path, None);
+        };
+        if entry.age(now) < self.revalidate_ms {
+            self.counters.hits.add(1);
+            return Found::Now(entry);
+        }
+        self.counters.revalidations.add(1);
+        self.read(id, strip, path, Some(entry))
+    }
+
+    /// Steps 2 and 3 of the order; `known` is what memory holds and no longer vouches for.
+    fn read(&self, id: RouteId, strip: usize, path: &[u8], known: Option<Arc<Entry>>) -> Found {
+        let key = Key { site: id.site, route: id.route, path };
+        // Somebody has asked a helper already: the answer is on its way, and asking the kernel again would only repeat its no.
+        if let Some(later) = self.fetches.join(&key) {
+            return self.or_memory(later, known);
+        }
+        let target = Target::new(&self.plan, id, strip, path, Arc::clone(self.roots.get(id)));
+        if self.mode != DiskMode::Helpers {
+            let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { Reading::NoWait };
+            let load = || target.load(reading, known.as_deref());
+            match self.runtime.meter().timed("disk: open and read", load) {
+                Some(loaded) => return Found::Now(self.keep(&key, loaded, known)),
+                None => self.counters.not_in_memory.add(1),
+            }
+        }
+        self.or_memory(self.ask_helper(&key, target, known.clone()), known)
+    }
+
+    fn ask_helper(&self, key: &Key<&[u8]>, target: Target, known: Option<Arc<Entry>>) -> Later {
+        let class = if known.is_some() { Class::Urgent } else { Class::Serve };
+        let before = known.clone();
+        let job = self.helpers.submit(class, move || {
+            target.load(Reading::Wait, known.as_deref()).expect("a reading that may wait has a result")
+        });
+        let shelf = Arc::clone(&self.shelf);
+        let runtime = Rc::clone(&self.runtime);
+        let owned = key.into_owned();
+        self.fetches.start(&self.runtime, key, job, move |loaded| {
+            let now = runtime.clock().ticks();
+            shelf.keep(&owned.as_ref(), loaded, before.clone(), now)
+        })
+    }
+
+    /// While a helper looks at a file that memory holds, memory answers at the latest after `PATIENCE`, and at once when the
+    /// helper is late already: whoever asks for a file in memory does not wait for a drowned disk.
+    fn or_memory(&self, later: Later, known: Option<Arc<Entry>>) -> Found {
+        let Some(known) = known.filter(|known| known.age(self.runtime.clock().ticks()) < STALE_LIMIT_MS) else {
+            return Found::Later(later);
+        };
+        if later.age(self.runtime.clock().now()) >= PATIENCE {
+            self.counters.stale.add(1);
+            return Found::Now(known);
+        }
+        let sleep = self.runtime.sleep(PATIENCE);
+        self.fetches.see_through(&self.runtime, &later);
+        Found::Later(later.or_after(sleep, known, Arc::clone(&self.counters)))
+    }
+
+    fn keep(&self, key: &Key<&[u8]>, loaded: load::Loaded, known: Option<Arc<Entry>>) -> Arc<Entry> {
+        self.shelf.keep(key, loaded, known, self.runtime.clock().ticks())
+    }
+}
+
+/// How long a request for a file in memory waits to learn whether the file has changed.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// Memory stops answering for a disk that has said nothing for so long: the file's state is anybody's guess then.
+const STALE_LIMIT_MS: u64 = 60_000;
+

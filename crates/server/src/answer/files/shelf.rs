@@ -1,0 +1,191 @@
+//! The memory cache: entries by site, route and path, within a budget of bytes, shared by all workers.
+//!
+//! quick_cache keeps what is asked for again and lets a scan pass through. Once the budget is nearly used up, an entry must be
+//! asked for twice before it is kept at all: a first sight costs a slot in a small table instead of evicting something.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use foldhash::fast::FixedState;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{Equivalent, Weighter};
+
+use super::entry::{Content, Entry};
+use super::load::Loaded;
+
+/// The cache.
+#[derive(Debug)]
+pub struct Shelf {
+    cache: Cache<Key<Box<[u8]>>, Arc<Entry>, ByBytes, FixedState>,
+    hasher: FixedState,
+    budget: u64,
+    /// Hashes of paths seen once, by their low bits. Races lose a sight, no more.
+    seen: Box<[AtomicU32]>,
+}
+
+/// What an entry is found by. The path is normalized and begins with a slash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key<P> {
+    /// The site's place in the plan.
+    pub site: u16,
+    /// The route's place in the site.
+    pub route: u16,
+    /// The path.
+    pub path: P,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ByBytes;
+
+impl Shelf {
+    /// A cache of at most `budget` bytes, heads and bookkeeping included; 0 keeps nothing.
+    pub fn new(budget: u64) -> Self {
+        // A seed of its own, so that nobody outside can choose paths that collide.
+        let hasher = FixedState::with_seed(std::hash::RandomState::new().hash_one(budget));
+        let entries = (budget / EXPECTED_ENTRY).clamp(64, 1 << 22) as usize;
+        let lifecycle = DefaultLifecycle::default();
+        Self {
+            cache: Cache::with(entries, budget, ByBytes, hasher.clone(), lifecycle),
+            hasher,
+            budget,
+            seen: (0..SEEN).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// The entry, if memory has one.
+    pub fn get(&self, key: &Key<&[u8]>) -> Option<Arc<Entry>> {
+        self.cache.get(key)
+    }
+
+    /// Takes what a reading found: confirms `known`, or makes an entry and keeps it if it is worth keeping.
+    pub fn keep(&self, key: &Key<&[u8]>, loaded: Loaded, known: Option<Arc<Entry>>, now: u64) -> Arc<Entry> {
+        match (loaded, known) {
+            (Loaded::Unchanged, Some(known)) => {
+                known.confirm(now);
+                known
+            }
+            (Loaded::Unchanged, None) => unreachable!("nothing known, so nothing unchanged"),
+            (Loaded::New(content), known) => self.insert(key, content, known.is_some(), now),
+            (Loaded::Passing(content), _) => Arc::new(Entry::new(content, now)),
+        }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    /// Entries kept.
+    pub fn entries(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn insert(&self, key: &Key<&[u8]>, content: Content, replaces: bool, now: u64) -> Arc<Entry> {
+        let entry = Arc::new(Entry::new(content, now));
+        if replaces || self.has_room() || self.seen_before(key) {
+            self.cache.insert(key.into_owned(), Arc::clone(&entry));
+        }
+        entry
+    }
+
+    fn has_room(&self) -> bool {
+        self.cache.weight() < self.budget / 16 * 15
+    }
+
+    fn seen_before(&self, key: &Key<&[u8]>) -> bool {
+        let hash = self.hasher.hash_one(key);
+        let slot = &self.seen[hash as usize % SEEN];
+        let tag = (hash >> 32) as u32 | 1;
+        slot.load(Relaxed) == tag || {
+            slot.store(tag, Relaxed);
+            false
+        }
+    }
+}
+
+impl Key<&[u8]> {
+    /// The key with a path of its own.
+    pub fn into_owned(self) -> Key<Box<[u8]>> {
+        Key { site: self.site, route: self.route, path: self.path.into() }
+    }
+}
+
+impl Key<Box<[u8]>> {
+    /// The key with a borrowed path.
+    pub fn as_ref(&self) -> Key<&[u8]> {
+        Key { site: self.site, route: self.route, path: &self.path }
+    }
+}
+
+// `[u8]` and `Box<[u8]>` hash alike, so the derived `Hash` of both keys agrees.
+impl Equivalent<Key<Box<[u8]>>> for Key<&[u8]> {
+    fn equivalent(&self, key: &Key<Box<[u8]>>) -> bool {
+        (self.site, self.route) == (key.site, key.route) && *self.path == *key.path
+    }
+}
+
+impl Weighter<Key<Box<[u8]>>, Arc<Entry>> for ByBytes {
+    fn weight(&self, key: &Key<Box<[u8]>>, entry: &Arc<Entry>) -> u64 {
+        entry.weight(key.path.len())
+    }
+}
+
+/// What an entry is expected to weigh, for sizing the map.
+const EXPECTED_ENTRY: u64 = 8 * 1024;
+/// 256 KB of memory; among 65,536 paths seen lately a second sight is recognised.
+const SEEN: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amped_wire::status::Status;
+
+    fn key(path: &str) -> Key<&[u8]> {
+        Key { site: 0, route: 0, path: path.as_bytes() }
+    }
+
+    fn absent() -> Loaded {
+        Loaded::New(Content::Refused(Status::NOT_FOUND))
+    }
+
+    #[test]
+    fn borrowed_and_owned_keys_find_each_other() {
+        let shelf = Shelf::new(1 << 20);
+        shelf.keep(&key("/a"), absent(), None, 5);
+        assert!(shelf.get(&key("/a")).is_some());
+        assert!(shelf.get(&key("/b")).is_none());
+        assert!(shelf.get(&Key { site: 1, ..key("/a") }).is_none());
+    }
+
+    #[test]
+    fn a_confirmation_renews_the_entry_in_place() {
+        let shelf = Shelf::new(1 << 20);
+        let entry = shelf.keep(&key("/a"), absent(), None, 5);
+        assert_eq!(entry.age(1005), 1000);
+        let same = shelf.keep(&key("/a"), Loaded::Unchanged, Some(Arc::clone(&entry)), 1000);
+        assert!(Arc::ptr_eq(&entry, &same));
+        assert_eq!(entry.age(1005), 5);
+    }
+
+    #[test]
+    fn the_budget_holds_and_a_scan_does_not_evict_what_is_used() {
+        let shelf = Shelf::new(1 << 20);
+        for round in 0..3 {
+            shelf.keep(&key("/hot"), absent(), None, round);
+        }
+        for number in 0..100_000 {
+            shelf.keep(&key(&format!("/scan/{number}")), absent(), None, 0);
+            shelf.get(&key("/hot"));
+        }
+        assert!(shelf.used() <= 1 << 20);
+        assert!(shelf.get(&key("/hot")).is_some());
+    }
+
+    #[test]
+    fn passing_trouble_is_not_remembered() {
+        let shelf = Shelf::new(1 << 20);
+        shelf.keep(&key("/a"), Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)), None, 0);
+        assert!(shelf.get(&key("/a")).is_none());
+    }
+}

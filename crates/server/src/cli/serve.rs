@@ -1,0 +1,70 @@
+//! `amped serve`: a folder, served with what everyone would want.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use super::run::serve_until_told;
+use crate::config::choice::{AccessLog, DiskMode, DriverChoice, LogFormat};
+use crate::config::{Plan, check_folder, parse_listen, parse_size};
+
+/// Serve a folder over HTTP/1.1.
+///
+/// Without arguments: this folder, on http://127.0.0.1:8080, one worker for each core. Index files, content types, ranges,
+/// conditional requests and caching need no configuration; hidden files are not shown, links out of the folder not followed.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+    /// Where to listen: ADDR:PORT, :PORT or [V6]:PORT; may be given several times [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
+    listen: Vec<SocketAddr>,
+    /// Worker threads [default: one for each core this process may use]
+    #[arg(long, value_name = "N", value_parser = parse_workers)]
+    workers: Option<usize>,
+    /// How the loops wait for the kernel: auto, uring, epoll-edge, poll
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    driver: DriverChoice,
+    /// Where the disk is waited for: amped (memory first, then helpers), inline (on the loop), helpers (always)
+    #[arg(long, value_name = "HOW", default_value = "amped")]
+    disk: DiskMode,
+    /// Memory for cached files: 64KB, 256MB, 1GiB; 0 turns the cache off
+    #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = parse_size)]
+    cache: u64,
+    /// Where to log requests: a file (reopened on SIGUSR1), stderr, or off
+    #[arg(long, value_name = "PATH|off", default_value = "off")]
+    access_log: String,
+    /// Where to answer GET /status with the server's numbers [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    admin: Option<String>,
+    /// Serve in this very process, as containers expect it
+    #[arg(long)]
+    no_supervisor: bool,
+}
+
+impl Serve {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        check_folder(&self.directory).map_err(|error| Failure::Usage(format!("amped: {error}")))?;
+        let mut plan = Plan::for_folder(&self.directory);
+        if !self.listen.is_empty() {
+            plan.listen = self.listen;
+        }
+        plan.workers = self.workers.unwrap_or(plan.workers);
+        plan.driver = self.driver;
+        plan.disk = self.disk;
+        plan.cache_bytes = self.cache;
+        plan.access_log = AccessLog::from_word(&self.access_log, LogFormat::Combined);
+        plan.admin = self.admin;
+        serve_until_told(plan)
+    }
+}
+
+fn parse_workers(typed: &str) -> Result<usize, String> {
+    match typed.parse() {
+        Ok(workers @ 1..=1024) => Ok(workers),
+        _ => Err("expected a number from 1 to 1024".into()),
+    }
+}

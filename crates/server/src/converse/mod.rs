@@ -1,0 +1,90 @@
+//! Conversations: what is said on one connection, from its first byte to its last.
+
+mod busy;
+mod encode;
+pub mod h1;
+mod linger;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use amped_runtime::disk::Helpers;
+use amped_runtime::{Runtime, SendQueue};
+
+use self::encode::CommonHead;
+use crate::answer::Answers;
+use crate::config::choice::DiskMode;
+use crate::config::plan::Limits;
+use crate::observe::access_log::Log;
+use crate::observe::counters::Counters;
+
+/// What all conversations of a worker share.
+#[derive(Debug)]
+pub struct Context {
+    /// Who answers.
+    pub answers: Rc<Answers>,
+    /// Who waits for the disk.
+    pub helpers: Helpers,
+    /// Where it is counted.
+    pub counters: Arc<Counters>,
+    /// Where it is logged, if it is.
+    pub log: Option<Log>,
+    common_head: CommonHead,
+    draining: Cell<bool>,
+    /// Send queues that nobody uses now; only a conversation that is busy holds one.
+    spare: RefCell<Vec<SendQueue>>,
+}
+
+impl Context {
+    /// A worker's context.
+    pub fn new(answers: Rc<Answers>, helpers: Helpers, counters: Arc<Counters>, log: Option<Log>) -> Rc<Self> {
+        Rc::new(Self {
+            answers,
+            helpers,
+            counters,
+            log,
+            common_head: CommonHead::default(),
+            draining: Cell::new(false),
+            spare: RefCell::default(),
+        })
+    }
+
+    /// The worker's loop.
+    pub fn runtime(&self) -> &Rc<Runtime> {
+        self.answers.runtime()
+    }
+
+    /// Timeouts and bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.answers.plan().limits
+    }
+
+    fn disk(&self) -> DiskMode {
+        self.answers.plan().disk
+    }
+
+    /// From now on every answer is its connection's last, and idle connections end at once.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.runtime().end_idle();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    fn take_queue(&self) -> SendQueue {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn put_queue(&self, mut queue: SendQueue) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < MAX_SPARE {
+            queue.clear();
+            spare.push(queue);
+        }
+    }
+}
+
+const MAX_SPARE: usize = 64;

@@ -1,0 +1,114 @@
+//! From the kernel's accept queue to a conversation: admission, and a fair spread over the workers.
+//!
+//! Every worker listens for itself (SO_REUSEPORT), so the kernel spreads connections by a hash. Where the hash is unkind, a
+//! worker hands a fresh connection to one that has clearly fewer; a connection never moves later.
+
+pub mod seat;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amped_runtime::net::Listener;
+use amped_runtime::yield_now;
+
+pub use self::seat::{Guest, Seat};
+use crate::converse::{Context, h1};
+
+/// A worker's reception: where it sits among the others, and how many connections all may have.
+#[derive(Debug)]
+pub struct Reception {
+    /// Every worker's seat.
+    pub seats: Arc<[Seat]>,
+    /// This worker's place among them.
+    pub place: usize,
+    /// Connections at one time, over all workers.
+    pub max_connections: usize,
+}
+
+/// Accepts connections until the task is dropped.
+pub async fn receive(listener: Listener, context: Rc<Context>, reception: Rc<Reception>) {
+    loop {
+        for _ in 0..BURST {
+            match listener.accept().await {
+                Ok(socket) => admit(socket, &context, &reception),
+                Err(_) => {
+                    // No descriptor or no memory left: the connection stays in the kernel's queue until there is.
+                    context.counters.accept_shortages.add(1);
+                    context.runtime().sleep(SHORTAGE_PAUSE).await;
+                }
+            }
+        }
+        yield_now().await;
+    }
+}
+
+fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
+    context.counters.accepted.add(1);
+    let seats = &reception.seats;
+    let connections: usize = seats.iter().map(Seat::connections).sum();
+    if connections >= reception.max_connections {
+        // Closed before a byte is read: cheaper than any answer, and the client may try elsewhere.
+        context.counters.turned_away.add(1);
+        return;
+    }
+    match less_loaded(seats, reception.place) {
+        Some(other) => {
+            context.counters.handed_on.add(1);
+            other.hand(socket);
+        }
+        None => seat(socket, context, Guest::new(seats, reception.place)),
+    }
+}
+
+/// Starts the conversation with a connection that is this worker's.
+pub fn seat(socket: OwnedFd, context: &Rc<Context>, guest: Guest) {
+    let stream = Listener::stream(context.runtime(), socket);
+    let conversation = h1::converse(Rc::clone(context), stream);
+    context.runtime().spawn(async move {
+        conversation.await;
+        drop(guest);
+    });
+}
+
+/// The worker with the fewest connections, if that is clearly fewer than ours.
+fn less_loaded(seats: &[Seat], place: usize) -> Option<&Seat> {
+    if seats.len() == 1 {
+        return None;
+    }
+    let ours = seats[place].connections();
+    let least = seats.iter().min_by_key(|seat| seat.connections())?;
+    let fewest = least.connections();
+    (ours > fewest + fewest / 4 + SLACK).then_some(least)
+}
+
+/// Connections accepted before others have their turn.
+const BURST: usize = 64;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+/// A difference that is not worth a wake-up of another core.
+const SLACK: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seats(connections: &[usize]) -> Arc<[Seat]> {
+        let seats: Arc<[Seat]> = connections.iter().map(|_| Seat::default()).collect();
+        for (place, &count) in connections.iter().enumerate() {
+            (0..count).for_each(|_| std::mem::forget(Guest::new(&seats, place)));
+        }
+        seats
+    }
+
+    #[test]
+    fn only_a_clear_difference_moves_a_connection() {
+        let moved = |connections: &[usize]| less_loaded(&seats(connections), 0).map(Seat::connections);
+        assert_eq!(moved(&[100]), None);
+        assert_eq!(moved(&[8, 0]), None);
+        assert_eq!(moved(&[9, 0]), Some(0));
+        assert_eq!(moved(&[130, 100]), None);
+        assert_eq!(moved(&[140, 100, 120]), Some(100));
+        assert_eq!(moved(&[5, 200]), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! A worker's seat: what the others may know of it, and how they reach it.
+//!
+//! Connections are counted in an atomic of the worker's own; a handed-over socket waits behind a lock that is taken for
+//! nothing else.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+/// One worker as the others see it.
+#[derive(Debug, Default)]
+pub struct Seat {
+    connections: AtomicUsize,
+    draining: AtomicBool,
+    handed: Mutex<Vec<OwnedFd>>,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Counts one connection while it lives.
+#[derive(Debug)]
+pub struct Guest {
+    seats: Arc<[Seat]>,
+    place: usize,
+}
+
+/// What a worker is told from outside.
+#[derive(Debug)]
+pub enum Call {
+    /// Connections that another worker accepted.
+    Handed(Vec<OwnedFd>),
+    /// Finish what is being sent, and end.
+    Drain,
+}
+
+impl Seat {
+    /// Connections of this worker.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// Hands a connection to this worker.
+    pub fn hand(&self, socket: OwnedFd) {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+        self.wake();
+    }
+
+    /// Has the worker finish and end.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// The next call, for the worker itself.
+    pub async fn call(&self) -> Call {
+        std::future::poll_fn(|context| {
+            *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+            let handed = std::mem::take(&mut *self.handed.lock().unwrap_or_else(PoisonError::into_inner));
+            if !handed.is_empty() {
+                return Poll::Ready(Call::Handed(handed));
+            }
+            if self.draining.load(Relaxed) { Poll::Ready(Call::Drain) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Guest {
+    /// Counts a connection of the worker at `place`.
+    pub fn new(seats: &Arc<[Seat]>, place: usize) -> Self {
+        seats[place].connections.fetch_add(1, Relaxed);
+        Self { seats: Arc::clone(seats), place }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.seats[self.place].connections.fetch_sub(1, Relaxed);
+    }
+}

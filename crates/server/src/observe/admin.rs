@@ -1,0 +1,97 @@
+//! The admin address: the server's numbers as JSON, for people and scripts.
+//!
+//! It lives on a thread of its own with blocking calls, one client at a time: whatever it does, no loop notices.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+/// Answers `GET /status` on `address` (`ADDR:PORT` or `unix:PATH`) with what `status` returns, until the process ends.
+///
+/// # Errors
+/// The address and what the system said.
+pub fn start(address: &str, status: impl Fn() -> String + Send + 'static) -> Result<(), String> {
+    let explain = |error: io::Error| format!("cannot listen on the admin address {address}: {error}");
+    let listener = Listener::bind(address).map_err(explain)?;
+    let thread = std::thread::Builder::new().name("amped-admin".into());
+    thread.spawn(move || listener.serve(&status)).map_err(explain)?;
+    Ok(())
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn bind(address: &str) -> io::Result<Self> {
+        match address.strip_prefix("unix:") {
+            Some(path) => {
+                // A socket that an earlier process left behind is in the way, and nobody listens on it.
+                if std::os::unix::net::UnixStream::connect(path).is_err() {
+                    let _ = std::fs::remove_file(path);
+                }
+                UnixListener::bind(path).map(Self::Unix)
+            }
+            None => TcpListener::bind(address).map(Self::Tcp),
+        }
+    }
+
+    fn serve(&self, status: &impl Fn() -> String) {
+        loop {
+            // A client that misbehaves has no answer; the next one is not concerned.
+            let _ = match self {
+                Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
+                    stream.set_read_timeout(Some(PATIENCE))?;
+                    stream.set_write_timeout(Some(PATIENCE))?;
+                    answer(&stream, &stream, status)
+                }),
+                Self::Unix(listener) => listener.accept().and_then(|(stream, _)| {
+                    stream.set_read_timeout(Some(PATIENCE))?;
+                    stream.set_write_timeout(Some(PATIENCE))?;
+                    answer(&stream, &stream, status)
+                }),
+            };
+        }
+    }
+}
+
+fn answer(input: impl Read, mut output: impl Write, status: &impl Fn() -> String) -> io::Result<()> {
+    let mut head = BufReader::new(input.take(MAX_HEAD)).lines();
+    let request = head.next().transpose()?.unwrap_or_default();
+    while head.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let mut words = request.split(' ');
+    let (code, body) = match (words.next(), words.next()) {
+        (Some("GET"), Some("/status" | "/")) => ("200 OK", status()),
+        (Some("GET"), _) => ("404 Not Found", "{\"error\":\"ask for /status\"}".to_owned()),
+        _ => ("405 Method Not Allowed", "{\"error\":\"ask with GET\"}".to_owned()),
+    };
+    write!(
+        output,
+        "HTTP/1.1 {code}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}\n",
+        body.len() + 1
+    )
+}
+
+const PATIENCE: Duration = Duration::from_secs(2);
+const MAX_HEAD: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::answer;
+
+    fn ask(request: &str) -> String {
+        let mut output = Vec::new();
+        answer(request.as_bytes(), &mut output, &|| "{}".to_owned()).expect("memory does not fail");
+        String::from_utf8(output).expect("JSON is text")
+    }
+
+    #[test]
+    fn status_is_json_and_the_rest_is_refused() {
+        assert!(ask("GET /status HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/json"));
+        assert!(ask("GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+        assert!(ask("POST /status HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+        assert!(ask("").starts_with("HTTP/1.1 405"));
+    }
+}

@@ -1,0 +1,5 @@
+//! What the server knows about itself: counters and the access log.
+
+pub mod access_log;
+pub mod admin;
+pub mod counters;
