@@ -39,7 +39,7 @@ pub fn is_hidden(path: &[u8]) -> bool {
         Some(rest) if rest.is_empty() || rest[0] == b'/' => rest,
         _ => path,
     };
-    has_pair(path, |a, b| a == b'/' && b == b'.')
+    has_pair(path, |a, b| (a == b'/') & (b == b'.'))
 }
 
 /// Appends a path as it may stand in a target or a Location field: the inverse of the decoding in [`normalize`].
@@ -78,11 +78,11 @@ impl AsRef<[u8]> for Normal<'_> {
 #[inline]
 fn is_plain(path: &[u8]) -> bool {
     !has_pair(path, |a, b| {
-        a == b'%' || a == 0 || a == b'/' && (b == b'/' || b == b'.')
+        (a == b'%') | (a == 0) | ((a == b'/') & ((b == b'/') | (b == b'.')))
     }) && !matches!(path.last(), Some(b'%' | 0))
 }
 
-/// Whether two neighbouring bytes are as `is` says. Without an early exit, so that it compiles to wide instructions.
+/// Whether two neighbouring bytes are as `is` says. Without early exits, `is` included, it compiles to wide instructions.
 #[inline]
 fn has_pair(path: &[u8], is: impl Fn(u8, u8) -> bool) -> bool {
     let next = path.get(1..).unwrap_or_default();

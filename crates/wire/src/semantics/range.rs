@@ -6,6 +6,7 @@ use super::condition::{Validators, if_range_allows};
 use crate::h1::encode;
 use crate::head::{Fields, Known, Method};
 use crate::limits::MAX_RANGES;
+use memchr::memchr;
 use std::ops::Range;
 
 /// What a Range field asks for. Ranges are half-open, never empty, and within the representation.
@@ -51,33 +52,49 @@ pub fn parse(field: &[u8], len: u64) -> Ranges {
     let Some(list) = bytes_unit(field) else {
         return Ranges::Whole;
     };
+    if memchr(b',', list).is_none() {
+        return match resolve(list.trim_ascii(), len) {
+            None => Ranges::Whole,
+            Some(range) if range.is_empty() => nothing_there(list, len),
+            Some(range) => Ranges::One(range),
+        };
+    }
+    let Some(ranges) = resolve_all(list, len) else {
+        return Ranges::Whole;
+    };
+    match ranges.as_slice() {
+        [] => nothing_there(list, len),
+        [one] => Ranges::One(one.clone()),
+        _ => Ranges::Many(ranges),
+    }
+}
+
+/// The ranges of a list that are there, merged where they touch; `None` if the list is malformed, empty or too long.
+fn resolve_all(list: &[u8], len: u64) -> Option<Vec<Range<u64>>> {
+    let specs = list.split(|&b| b == b',').map(<[u8]>::trim_ascii);
     let mut found = Vec::new();
     let mut seen = 0;
-    for spec in list
-        .split(|&b| b == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|spec| !spec.is_empty())
-    {
+    for spec in specs.filter(|spec| !spec.is_empty()) {
         seen += 1;
-        match resolve(spec, len) {
-            Some(_) if seen > MAX_RANGES => return Ranges::Whole,
-            Some(range) if !range.is_empty() => found.push(range),
-            Some(_) => {}
-            None => return Ranges::Whole,
+        let range = resolve(spec, len).filter(|_| seen <= MAX_RANGES)?;
+        if !range.is_empty() {
+            found.push(range);
         }
     }
-    let ranges = if any_touch(&found) {
+    let found = if any_touch(&found) {
         merge(found)
     } else {
         found
     };
-    match (ranges.as_slice(), seen) {
-        (_, 0) => Ranges::Whole,
-        // An empty file asked for its last bytes: it can give all it has, which no Content-Range can say.
-        ([], _) if len == 0 && list.trim_ascii().starts_with(b"-") => Ranges::Whole,
-        ([], _) => Ranges::Unsatisfiable,
-        ([one], _) => Ranges::One(one.clone()),
-        _ => Ranges::Many(ranges),
+    (seen > 0).then_some(found)
+}
+
+/// No range is there. An empty file asked for its last bytes can give all it has, but no Content-Range can say so.
+fn nothing_there(list: &[u8], len: u64) -> Ranges {
+    if len == 0 && list.trim_ascii().starts_with(b"-") {
+        Ranges::Whole
+    } else {
+        Ranges::Unsatisfiable
     }
 }
 
