@@ -30,16 +30,12 @@ pub fn run(args: &[String]) -> Result<()> {
     }
     for target in &targets {
         println!("== fuzz {target}: {seconds} s");
-        let status =
-            fuzz(&["run", target, "--", &format!("-max_total_time={seconds}")]).status()?;
+        let status = fuzz(&["run", target, "--", &format!("-max_total_time={seconds}")]).status()?;
         if !status.success() {
             return Err(Error::other(format!("fuzz target {target} failed")));
         }
     }
-    println!(
-        "{} fuzz targets ran {seconds} s each without a finding",
-        targets.len()
-    );
+    println!("{} fuzz targets ran {seconds} s each without a finding", targets.len());
     Ok(())
 }
 
@@ -55,22 +51,12 @@ fn tools() -> Result<()> {
     if !works(Command::new("cargo").args(["fuzz", "--version"])) {
         missing.push("    cargo install cargo-fuzz");
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::other(format!(
-            "fuzzing needs; type:\n{}",
-            missing.join("\n")
-        )))
-    }
+    if missing.is_empty() { Ok(()) } else { Err(Error::other(format!("fuzzing needs; type:\n{}", missing.join("\n")))) }
 }
 
 fn all_targets() -> Result<Vec<String>> {
     let list = fuzz(&["list"]).output()?;
-    let targets: Vec<_> = String::from_utf8_lossy(&list.stdout)
-        .lines()
-        .map(String::from)
-        .collect();
+    let targets: Vec<_> = String::from_utf8_lossy(&list.stdout).lines().map(String::from).collect();
     if targets.is_empty() {
         return Err(Error::other("fuzz/ has no targets"));
     }
@@ -79,9 +65,6 @@ fn all_targets() -> Result<Vec<String>> {
 
 fn fuzz(args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    command
-        .args(["+nightly", "fuzz"])
-        .args(args)
-        .current_dir(root());
+    command.args(["+nightly", "fuzz"]).args(args).current_dir(root());
     command
 }

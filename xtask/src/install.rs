@@ -13,18 +13,10 @@ pub struct Need {
 }
 
 /// What the tests run besides cargo.
-pub const TESTS: &[Need] = &[
-    need("curl", "curl"),
-    need("h2load", "nghttp2-client"),
-    need("python3", "python3"),
-];
+pub const TESTS: &[Need] = &[need("curl", "curl"), need("h2load", "nghttp2-client"), need("python3", "python3")];
 
 /// What every bench needs; each peer names its own.
-pub const BENCH: &[Need] = &[
-    need("wrk", "wrk"),
-    need("taskset", "util-linux"),
-    need("setpriv", "util-linux"),
-];
+pub const BENCH: &[Need] = &[need("wrk", "wrk"), need("taskset", "util-linux"), need("setpriv", "util-linux")];
 
 pub const fn need(program: &'static str, package: &'static str) -> Need {
     Need { program, package }
@@ -61,20 +53,15 @@ pub fn ensure(needs: &[Need], allowed: bool) -> Result<()> {
         // The lists of a fresh machine are empty or old.
         apt(&["update"])?;
         if !apt(&install)?.success() {
-            return Err(Error::other(format!(
-                "apt-get could not install {packages}"
-            )));
+            return Err(Error::other(format!("apt-get could not install {packages}")));
         }
     }
     Ok(())
 }
 
 fn missing(needs: &[Need]) -> Vec<&'static str> {
-    let mut packages: Vec<_> = needs
-        .iter()
-        .filter(|need| find(need.program).is_none())
-        .map(|need| need.package)
-        .collect();
+    let mut packages: Vec<_> =
+        needs.iter().filter(|need| find(need.program).is_none()).map(|need| need.package).collect();
     packages.dedup();
     packages
 }
@@ -95,9 +82,6 @@ mod tests {
     #[test]
     fn a_program_that_exists_is_found_and_one_that_does_not_is_missing() {
         assert!(find("sh").is_some());
-        assert_eq!(
-            missing(&[need("sh", "dash"), need("no-such-program", "nothing")]),
-            ["nothing"]
-        );
+        assert_eq!(missing(&[need("sh", "dash"), need("no-such-program", "nothing")]), ["nothing"]);
     }
 }

@@ -20,11 +20,7 @@ pub fn run(args: &[String]) -> Result<()> {
     for (name, args, env) in STEPS {
         step(name, || {
             let status = cargo().args(*args).envs(env.iter().copied()).status()?;
-            if status.success() {
-                Ok(())
-            } else {
-                Err(Error::other(format!("`cargo {}` failed", args.join(" "))))
-            }
+            if status.success() { Ok(()) } else { Err(Error::other(format!("`cargo {}` failed", args.join(" ")))) }
         })?;
     }
     println!("all checks passed in {} s", started.elapsed().as_secs());
@@ -39,30 +35,11 @@ fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-type Step = (
-    &'static str,
-    &'static [&'static str],
-    &'static [(&'static str, &'static str)],
-);
+type Step = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
 
 const STEPS: &[Step] = &[
     ("format", &["fmt", "--all", "--", "--check"], &[]),
-    (
-        "clippy",
-        &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-        &[],
-    ),
-    (
-        "docs",
-        &["doc", "--workspace", "--no-deps"],
-        &[("RUSTDOCFLAGS", "-Dwarnings")],
-    ),
+    ("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
+    ("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-Dwarnings")]),
     ("tests", &["test", "--workspace"], &[]),
 ];

@@ -35,12 +35,8 @@ struct Options {
 
 impl Options {
     fn from_args() -> Result<Self> {
-        let mut options = Self {
-            driver: "epoll".into(),
-            address: std::net::Ipv4Addr::LOCALHOST,
-            port: 8079,
-            size: 1024,
-        };
+        let mut options =
+            Self { driver: "epoll".into(), address: std::net::Ipv4Addr::LOCALHOST, port: 8079, size: 1024 };
         let mut args = std::env::args().skip(1);
         while let Some(name) = args.next() {
             let value = args.next().unwrap_or_default();
@@ -66,9 +62,7 @@ fn run(options: &Options) -> Result<()> {
         "epoll" => epoll(listener, &answers),
         "poll" => poll(listener, &answers),
         "uring" => uring(listener, &answers),
-        other => Err(Error::other(format!(
-            "no driver `{other}`: epoll, poll or uring"
-        ))),
+        other => Err(Error::other(format!("no driver `{other}`: epoll, poll or uring"))),
     }
 }
 
@@ -80,18 +74,11 @@ struct Answers {
 
 impl Answers {
     fn new(size: usize) -> Self {
-        Self {
-            keep: Copies::new(size, ""),
-            last: Copies::new(size, "Connection: close\r\n"),
-        }
+        Self { keep: Copies::new(size, ""), last: Copies::new(size, "Connection: close\r\n") }
     }
 
     fn of(&self, connection: &Connection) -> &Copies {
-        if connection.last {
-            &self.last
-        } else {
-            &self.keep
-        }
+        if connection.last { &self.last } else { &self.keep }
     }
 }
 
@@ -111,10 +98,7 @@ impl Copies {
         let mut answer = head.into_bytes();
         answer.resize(answer.len() + size, b'x');
         let one = answer.len();
-        Self {
-            bytes: answer.repeat((BATCH / one).max(1)),
-            one,
-        }
+        Self { bytes: answer.repeat((BATCH / one).max(1)), one }
     }
 
     /// The next bytes of a connection that is still owed `owed` bytes of whole answers.
@@ -189,15 +173,7 @@ impl Connection {
 fn contains_close(read: &[u8]) -> bool {
     const CLOSE: &[u8] = b"Connection: close";
     // SAFETY: both pointers are valid for the lengths given with them.
-    unsafe {
-        !libc::memmem(
-            read.as_ptr().cast(),
-            read.len(),
-            CLOSE.as_ptr().cast(),
-            CLOSE.len(),
-        )
-        .is_null()
-    }
+    unsafe { !libc::memmem(read.as_ptr().cast(), read.len(), CLOSE.as_ptr().cast(), CLOSE.len()).is_null() }
 }
 
 /// What to do with a connection after it was served as far as it goes.
@@ -208,22 +184,12 @@ enum Next {
 }
 
 /// Reads, answers, and reads on only if the buffer was full or the peer is said to be gone (`drain`).
-fn serve(
-    fd: RawFd,
-    connection: &mut Connection,
-    answers: &Answers,
-    buffer: &mut [u8],
-    drain: bool,
-) -> Next {
+fn serve(fd: RawFd, connection: &mut Connection, answers: &Answers, buffer: &mut [u8], drain: bool) -> Next {
     loop {
         // SAFETY: the buffer is valid for its length and outlives the call.
         let read = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         if read <= 0 {
-            return if read < 0 && would_block() {
-                Next::Wait
-            } else {
-                Next::Close
-            };
+            return if read < 0 && would_block() { Next::Wait } else { Next::Close };
         }
         connection.take(&buffer[..read as usize], answers);
         if flush(fd, connection, answers) == Next::Close {
@@ -240,22 +206,13 @@ fn flush(fd: RawFd, connection: &mut Connection, answers: &Answers) -> Next {
     while connection.owed > 0 {
         let bytes = answers.of(connection).next(connection.owed);
         // SAFETY: `bytes` is valid for its length and outlives the call.
-        let sent =
-            unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
         if sent < 0 {
-            return if would_block() {
-                Next::Wait
-            } else {
-                Next::Close
-            };
+            return if would_block() { Next::Wait } else { Next::Close };
         }
         connection.owed -= sent as usize;
     }
-    if connection.closing {
-        Next::Close
-    } else {
-        Next::Wait
-    }
+    if connection.closing { Next::Close } else { Next::Wait }
 }
 
 // epoll, edge triggered: each connection is registered once, for both directions.
@@ -281,11 +238,7 @@ fn epoll(listener: RawFd, answers: &Answers) -> Result<()> {
                     if serve(fd, connection, answers, &mut buffer, false) == Next::Close {
                         close(fd);
                     } else {
-                        register(
-                            selector,
-                            fd,
-                            libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
-                        )?;
+                        register(selector, fd, libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET)?;
                     }
                 }
                 continue;
@@ -307,10 +260,7 @@ fn epoll(listener: RawFd, answers: &Answers) -> Result<()> {
 }
 
 fn register(selector: RawFd, fd: RawFd, events: i32) -> Result<()> {
-    let mut event = libc::epoll_event {
-        events: events as u32,
-        u64: fd as u64,
-    };
+    let mut event = libc::epoll_event { events: events as u32, u64: fd as u64 };
     // SAFETY: `event` is valid for the call.
     check(unsafe { libc::epoll_ctl(selector, libc::EPOLL_CTL_ADD, fd, &mut event) })?;
     Ok(())
@@ -319,11 +269,7 @@ fn register(selector: RawFd, fd: RawFd, events: i32) -> Result<()> {
 // poll: one array of descriptors, the listener first.
 
 fn poll(listener: RawFd, answers: &Answers) -> Result<()> {
-    let entry = |fd| libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let mut entries = vec![entry(listener)];
     let mut connections = vec![Connection::default(); MAX_CONNECTIONS];
     let mut buffer = vec![0; READ];
@@ -350,11 +296,7 @@ fn poll(listener: RawFd, answers: &Answers) -> Result<()> {
                 entries.swap_remove(at);
                 continue;
             }
-            let writable = if connection.owed > 0 {
-                libc::POLLOUT
-            } else {
-                0
-            };
+            let writable = if connection.owed > 0 { libc::POLLOUT } else { 0 };
             entries[at].events = libc::POLLIN | writable;
         }
         while accepting && let Some(fd) = accept(listener) {
@@ -384,8 +326,7 @@ fn uring(listener: RawFd, answers: &Answers) -> Result<()> {
         .setup_submit_all()
         .setup_cqsize(CQ_ENTRIES)
         .build(SQ_ENTRIES)?;
-    ring.submitter()
-        .register_files_sparse(MAX_CONNECTIONS as u32)?;
+    ring.submitter().register_files_sparse(MAX_CONNECTIONS as u32)?;
     let buffers = BufferRing::register(&ring)?;
     let accept = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true);
     let mut turn = Turn {
@@ -419,11 +360,7 @@ impl Turn<'_> {
         let mut batch = [(0, 0, 0); 64];
         let mut count = 0;
         for (slot, completion) in batch.iter_mut().zip(&mut self.ring.completion()) {
-            *slot = (
-                completion.user_data(),
-                completion.result(),
-                completion.flags(),
-            );
+            *slot = (completion.user_data(), completion.result(), completion.flags());
             count += 1;
         }
         for &(tag, result, flags) in &batch[..count] {
@@ -439,10 +376,7 @@ impl Turn<'_> {
 
     fn accepted(&mut self, result: i32, flags: u32) -> Result<()> {
         if result >= 0 {
-            self.connections[result as usize] = Connection {
-                reading: true,
-                ..Connection::default()
-            };
+            self.connections[result as usize] = Connection { reading: true, ..Connection::default() };
             let read = opcode::Recv::new(Fixed(result as u32), ptr::null_mut(), 0).buf_group(GROUP);
             let read = read.build().flags(Flags::BUFFER_SELECT);
             self.push(&[read.user_data(tag(READ_DONE, result as u32))])?;
@@ -503,10 +437,7 @@ impl Turn<'_> {
             let send = send.flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS);
             let close = opcode::Close::new(Fixed(index)).build();
             let close = close.flags(Flags::SKIP_SUCCESS);
-            return self.push(&[
-                send.user_data(tag(CLOSED, index)),
-                close.user_data(tag(CLOSED, index)),
-            ]);
+            return self.push(&[send.user_data(tag(CLOSED, index)), close.user_data(tag(CLOSED, index))]);
         }
         self.push(&[send.user_data(tag(SEND_DONE, index))])?;
         if closing { Ok(()) } else { self.read_on(index) }
@@ -563,15 +494,8 @@ impl BufferRing {
         let entries = map(usize::from(BUFFERS) * size_of::<BufRingEntry>())?.cast();
         let memory = map(usize::from(BUFFERS) * READ)?;
         // SAFETY: the mapping is page aligned, large enough for BUFFERS entries, and never unmapped.
-        unsafe {
-            ring.submitter()
-                .register_buf_ring_with_flags(entries as u64, BUFFERS, GROUP, 0)?
-        };
-        let mut buffers = Self {
-            entries,
-            memory,
-            tail: 0,
-        };
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries as u64, BUFFERS, GROUP, 0)? };
+        let mut buffers = Self { entries, memory, tail: 0 };
         for id in 0..BUFFERS {
             buffers.give_back(id);
         }
@@ -581,12 +505,7 @@ impl BufferRing {
     fn bytes(&self, id: u16, length: i32) -> &[u8] {
         debug_assert!(id < BUFFERS && length as usize <= READ);
         // SAFETY: buffer `id` is ours from its completion until `give_back`, and the kernel wrote `length` <= READ bytes.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.memory.add(usize::from(id) * READ),
-                length.max(0) as usize,
-            )
-        }
+        unsafe { std::slice::from_raw_parts(self.memory.add(usize::from(id) * READ), length.max(0) as usize) }
     }
 
     fn give_back(&mut self, id: u16) {
@@ -647,14 +566,7 @@ fn set_option(fd: RawFd, level: i32, name: i32) -> Result<()> {
 
 fn accept(listener: RawFd) -> Option<RawFd> {
     // SAFETY: no address is asked for, so both pointers may be null.
-    let fd = unsafe {
-        libc::accept4(
-            listener,
-            ptr::null_mut(),
-            ptr::null_mut(),
-            libc::SOCK_NONBLOCK,
-        )
-    };
+    let fd = unsafe { libc::accept4(listener, ptr::null_mut(), ptr::null_mut(), libc::SOCK_NONBLOCK) };
     if fd >= MAX_CONNECTIONS as RawFd {
         close(fd);
         return None;
@@ -668,10 +580,7 @@ fn close(fd: RawFd) {
 }
 
 fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for both calls.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
@@ -682,11 +591,7 @@ fn raise_descriptor_limit() {
 }
 
 fn check(result: i32) -> Result<i32> {
-    if result < 0 {
-        Err(Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
 
 fn would_block() -> bool {

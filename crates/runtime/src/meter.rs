@@ -52,9 +52,7 @@ impl Meter {
             self.longest_ns.store(nanos, Relaxed);
             let step = match self.step_ns.load(Relaxed) {
                 0 => ("tasks", took),
-                nanos => {
-                    (*self.step.lock().unwrap_or_else(PoisonError::into_inner), Duration::from_nanos(nanos))
-                }
+                nanos => (*self.step.lock().unwrap_or_else(PoisonError::into_inner), Duration::from_nanos(nanos)),
             };
             *self.worst.lock().unwrap_or_else(PoisonError::into_inner) = Some(Worst { took, tasks, step });
         }

@@ -29,8 +29,7 @@ struct Entry {
 impl Wheel {
     /// An empty wheel whose present is `now` (ticks).
     pub fn new(now: u64) -> Self {
-        let levels =
-            std::array::from_fn(|_| Level { slots: std::array::from_fn(|_| Vec::new()), occupied: 0 });
+        let levels = std::array::from_fn(|_| Level { slots: std::array::from_fn(|_| Vec::new()), occupied: 0 });
         Self { levels, now, count: 0 }
     }
 
@@ -67,10 +66,7 @@ impl Wheel {
         if self.count == 0 {
             return None;
         }
-        (0..LEVELS)
-            .filter(|&level| self.levels[level].occupied != 0)
-            .map(|level| self.distance(level))
-            .min()
+        (0..LEVELS).filter(|&level| self.levels[level].occupied != 0).map(|level| self.distance(level)).min()
     }
 
     fn distance(&self, level: usize) -> u64 {

@@ -10,11 +10,8 @@ fn main() {
     let small = SMALL.to_vec();
     let pipelined = SMALL.repeat(16);
     let browser = BROWSER.join("\r\n").into_bytes();
-    for (name, input, heads) in [
-        ("small", &small, 1),
-        ("browser", &browser, 1),
-        ("16 pipelined, each", &pipelined, 16),
-    ] {
+    for (name, input, heads) in [("small", &small, 1), ("browser", &browser, 1), ("16 pipelined, each", &pipelined, 16)]
+    {
         let ns = nanoseconds(input, heads);
         println!("{name:20} {:5} bytes {ns:7.1} ns", input.len());
     }
@@ -36,12 +33,7 @@ fn nanoseconds(input: &[u8], heads: u32) -> f64 {
 fn parse_all(input: &[u8]) -> u32 {
     let (mut rest, mut heads) = (input, 0);
     while let Ok(Some((request, len))) = parse_request(rest, &mut 0) {
-        black_box((
-            request.target.path(),
-            request.host,
-            request.keep_alive,
-            request.fields.conditional(),
-        ));
+        black_box((request.target.path(), request.host, request.keep_alive, request.fields.conditional()));
         rest = &rest[len..];
         heads += 1;
     }

@@ -61,17 +61,9 @@ pub enum Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'b> {
     /// `/path?query`
-    Origin {
-        path: &'b [u8],
-        query: Option<&'b [u8]>,
-    },
+    Origin { path: &'b [u8], query: Option<&'b [u8]> },
     /// `scheme://authority/path?query`; an absent path reads `/`.
-    Absolute {
-        scheme: &'b [u8],
-        authority: &'b [u8],
-        path: &'b [u8],
-        query: Option<&'b [u8]>,
-    },
+    Absolute { scheme: &'b [u8], authority: &'b [u8], path: &'b [u8], query: Option<&'b [u8]> },
     /// `*`, of OPTIONS only.
     Asterisk,
     /// `host:port`, of CONNECT only.
@@ -170,17 +162,8 @@ mod tests {
 
     #[test]
     fn only_forms_with_a_path_have_one() {
-        let origin = Target::Origin {
-            path: b"/a",
-            query: Some(b"q"),
-        };
-        assert_eq!(
-            (origin.path(), origin.query()),
-            (Some(&b"/a"[..]), Some(&b"q"[..]))
-        );
-        assert_eq!(
-            (Target::Asterisk.path(), Target::Authority(b"a:1").query()),
-            (None, None)
-        );
+        let origin = Target::Origin { path: b"/a", query: Some(b"q") };
+        assert_eq!((origin.path(), origin.query()), (Some(&b"/a"[..]), Some(&b"q"[..])));
+        assert_eq!((Target::Asterisk.path(), Target::Authority(b"a:1").query()), (None, None));
     }
 }

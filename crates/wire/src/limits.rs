@@ -50,34 +50,13 @@ pub const MAX_RANGES: usize = 16;
 
 const _: () = {
     assert!(MAX_REQUEST_LINE >= 8000, "RFC 9112 section 3");
-    assert!(
-        MAX_METHOD < MAX_REQUEST_LINE,
-        "a method is part of its line"
-    );
-    assert!(
-        MAX_REQUEST_LINE * 2 <= MAX_HEAD,
-        "the longest line leaves half of the head to the fields"
-    );
-    assert!(
-        MAX_HEAD <= u16::MAX as usize,
-        "a field's place in the head is kept in 16 bits"
-    );
-    assert!(
-        MAX_FIELDS * 4 <= MAX_HEAD,
-        "the shortest field lines must be able to reach their limit"
-    );
-    assert!(
-        MAX_TRAILERS as usize <= MAX_HEAD,
-        "a trailer section is no larger than a head"
-    );
-    assert!(
-        (MAX_CHUNK_EXTENSIONS as u64) < MAX_DISCARDED_BODY,
-        "framing must cost less than what it frames"
-    );
-    assert!(
-        MAX_CHUNK_DIGITS * 4 <= u64::BITS,
-        "a chunk size fits its integer"
-    );
+    assert!(MAX_METHOD < MAX_REQUEST_LINE, "a method is part of its line");
+    assert!(MAX_REQUEST_LINE * 2 <= MAX_HEAD, "the longest line leaves half of the head to the fields");
+    assert!(MAX_HEAD <= u16::MAX as usize, "a field's place in the head is kept in 16 bits");
+    assert!(MAX_FIELDS * 4 <= MAX_HEAD, "the shortest field lines must be able to reach their limit");
+    assert!(MAX_TRAILERS as usize <= MAX_HEAD, "a trailer section is no larger than a head");
+    assert!((MAX_CHUNK_EXTENSIONS as u64) < MAX_DISCARDED_BODY, "framing must cost less than what it frames");
+    assert!(MAX_CHUNK_DIGITS * 4 <= u64::BITS, "a chunk size fits its integer");
     assert!(MAX_PIPELINED >= 50, "the depth that tests and clients use");
     assert!(MAX_RANGES < 64, "a range list is searched linearly");
 };

@@ -22,11 +22,7 @@ pub struct Reject {
 impl Status {
     /// The status with this code, if it has three digits and a class (RFC 9110 section 15: 100 to 599).
     pub const fn new(code: u16) -> Option<Status> {
-        if code >= 100 && code <= 599 {
-            Some(Status(code))
-        } else {
-            None
-        }
+        if code >= 100 && code <= 599 { Some(Status(code)) } else { None }
     }
 
     /// The code: 100 to 599.
@@ -36,11 +32,7 @@ impl Status {
 
     /// The code as its three ASCII digits.
     pub const fn digits(self) -> [u8; 3] {
-        [
-            b'0' + (self.0 / 100) as u8,
-            b'0' + (self.0 / 10 % 10) as u8,
-            b'0' + (self.0 % 10) as u8,
-        ]
+        [b'0' + (self.0 / 100) as u8, b'0' + (self.0 / 10 % 10) as u8, b'0' + (self.0 % 10) as u8]
     }
 
     /// Whether an answer with this status never has a body (RFC 9110 section 6.4.1): 1xx, 204 and 304.
@@ -57,10 +49,7 @@ impl Reject {
 
     /// 400: the bytes break the grammar, or could be read in two ways.
     pub(crate) const fn bad(reason: &'static str) -> Reject {
-        Reject {
-            status: Status::BAD_REQUEST,
-            reason,
-        }
+        Reject { status: Status::BAD_REQUEST, reason }
     }
 }
 
@@ -175,10 +164,7 @@ mod tests {
     fn every_status_has_a_phrase_and_three_digits() {
         for status in ALL {
             assert!(!status.reason().is_empty());
-            assert_eq!(
-                std::str::from_utf8(&status.digits()).unwrap(),
-                status.code().to_string()
-            );
+            assert_eq!(std::str::from_utf8(&status.digits()).unwrap(), status.code().to_string());
             assert_eq!(Status::new(status.code()), Some(*status));
         }
     }
@@ -192,10 +178,7 @@ mod tests {
 
     #[test]
     fn a_refusal_reads_as_a_sentence() {
-        assert_eq!(
-            Reject::bad("two Host fields").to_string(),
-            "400 Bad Request: two Host fields"
-        );
+        assert_eq!(Reject::bad("two Host fields").to_string(), "400 Bad Request: two Host fields");
     }
 
     #[test]

@@ -14,36 +14,21 @@ fn compare(bytes: &[u8]) -> Result<(), TestCaseError> {
         (Ok(Some((request, len))), Ok(Some(theirs))) => {
             prop_assert_eq!(outline(&request, len), theirs)
         }
-        (Ok(Some(_)), theirs) => prop_assert!(
-            is_our_leniency(bytes),
-            "only we accept; the peer says {theirs:?}"
-        ),
+        (Ok(Some(_)), theirs) => prop_assert!(is_our_leniency(bytes), "only we accept; the peer says {theirs:?}"),
         (Ok(None), Ok(Some(_))) => prop_assert!(false, "only the peer sees the end of the head"),
         (Ok(None), _) => {}
-        (Err(ours), Ok(Some(_))) => prop_assert!(
-            OUR_STRICTNESS.contains(&ours.reason),
-            "unlisted strictness: {ours} {}",
-            bytes.escape_ascii()
-        ),
+        (Err(ours), Ok(Some(_))) => {
+            prop_assert!(OUR_STRICTNESS.contains(&ours.reason), "unlisted strictness: {ours} {}", bytes.escape_ascii())
+        }
         (Err(_), _) => {}
     }
     Ok(())
 }
 
 fn outline(request: &Request, len: usize) -> Outline {
-    let fields = request
-        .fields
-        .iter()
-        .map(|(name, value)| (name.to_vec(), value.to_vec()))
-        .collect();
+    let fields = request.fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     let minor = u8::from(request.version == Version::Http11);
-    (
-        len,
-        request.method_raw.to_vec(),
-        request.raw_target.to_vec(),
-        minor,
-        fields,
-    )
+    (len, request.method_raw.to_vec(), request.raw_target.to_vec(), minor, fields)
 }
 
 fn peer(bytes: &[u8]) -> Result<Option<Outline>, httparse::Error> {
@@ -52,26 +37,14 @@ fn peer(bytes: &[u8]) -> Result<Option<Outline>, httparse::Error> {
     let httparse::Status::Complete(len) = request.parse(bytes)? else {
         return Ok(None);
     };
-    let fields = request
-        .headers
-        .iter()
-        .map(|field| (field.name.as_bytes().to_vec(), field.value.to_vec()))
-        .collect();
+    let fields = request.headers.iter().map(|field| (field.name.as_bytes().to_vec(), field.value.to_vec())).collect();
     let text = |part: Option<&str>| part.unwrap_or_default().as_bytes().to_vec();
-    Ok(Some((
-        len,
-        text(request.method),
-        text(request.path),
-        request.version.unwrap_or_default(),
-        fields,
-    )))
+    Ok(Some((len, text(request.method), text(request.path), request.version.unwrap_or_default(), fields)))
 }
 
 /// Minor versions above 1, which RFC 9110 section 2.5 has us read as 1.1, and targets that are not UTF-8.
 fn is_our_leniency(bytes: &[u8]) -> bool {
-    let later_minor = |at: &[u8]| {
-        at.starts_with(b"HTTP/1.") && at.get(7).is_some_and(|b| (b'2'..=b'9').contains(b))
-    };
+    let later_minor = |at: &[u8]| at.starts_with(b"HTTP/1.") && at.get(7).is_some_and(|b| (b'2'..=b'9').contains(b));
     std::str::from_utf8(bytes).is_err() || (0..bytes.len()).any(|at| later_minor(&bytes[at..]))
 }
 
@@ -116,11 +89,7 @@ fn known_heads_are_read_alike() {
         b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
         b"GET /\xc3\xa4\"<>\\^`{|} HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
-        assert!(
-            matches!(parse_request(head, &mut 0), Ok(Some(_))),
-            "{}",
-            head.escape_ascii()
-        );
+        assert!(matches!(parse_request(head, &mut 0), Ok(Some(_))), "{}", head.escape_ascii());
         compare(head).unwrap();
     }
 }
@@ -128,22 +97,18 @@ fn known_heads_are_read_alike() {
 /// A right head with one byte of it changed, inserted or removed: nearer to the edges of the grammar than any list.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let edit = (0..3, any::<prop::sample::Index>(), any::<u8>());
-    (
-        prop::sample::select(HEADS),
-        prop::collection::vec(edit, 0..3),
-    )
-        .prop_map(|(head, edits)| {
-            let mut bytes = head.to_vec();
-            for (kind, at, byte) in edits {
-                let at = at.index(bytes.len());
-                match kind {
-                    0 => bytes[at] = byte,
-                    1 => bytes.insert(at, byte),
-                    _ => drop(bytes.remove(at)),
-                }
+    (prop::sample::select(HEADS), prop::collection::vec(edit, 0..3)).prop_map(|(head, edits)| {
+        let mut bytes = head.to_vec();
+        for (kind, at, byte) in edits {
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => drop(bytes.remove(at)),
             }
-            bytes
-        })
+        }
+        bytes
+    })
 }
 
 fn assembled() -> impl Strategy<Value = Vec<u8>> {

@@ -20,24 +20,17 @@ impl Scarce {
     /// No version 1 groups here, not root, or a file system without a block device of its own.
     pub fn new(memory: u64, reads: u32, directory: &Path) -> Result<Self> {
         let disk = disk_of(directory)?;
-        let scarce = Self {
-            groups: ["memory", "blkio"].map(|kind| Path::new(CGROUPS).join(kind).join(NAME)),
-        };
+        let scarce = Self { groups: ["memory", "blkio"].map(|kind| Path::new(CGROUPS).join(kind).join(NAME)) };
         let [memory_group, blkio_group] = &scarce.groups;
         for group in &scarce.groups {
             let parent = group.parent().expect("a group lies in its kind's folder");
             if !parent.join("tasks").exists() {
                 let parent = parent.display();
-                return Err(Error::other(format!(
-                    "no version 1 control group at {parent}"
-                )));
+                return Err(Error::other(format!("no version 1 control group at {parent}")));
             }
             fs::create_dir_all(group)?;
         }
-        write(
-            &memory_group.join("memory.limit_in_bytes"),
-            &memory.to_string(),
-        )?;
+        write(&memory_group.join("memory.limit_in_bytes"), &memory.to_string())?;
         let limit = format!("{disk} {reads}");
         write(&blkio_group.join("blkio.throttle.read_iops_device"), &limit)?;
         Ok(scarce)
@@ -45,10 +38,7 @@ impl Scarce {
 
     /// A shell's line that moves the shell into the groups.
     pub fn enter(&self) -> String {
-        let lines = self
-            .groups
-            .iter()
-            .map(|group| format!("echo $$ > {}/cgroup.procs", group.display()));
+        let lines = self.groups.iter().map(|group| format!("echo $$ > {}/cgroup.procs", group.display()));
         lines.collect::<Vec<_>>().join(" && ")
     }
 }
@@ -76,17 +66,11 @@ pub fn drop_caches() -> Result<()> {
 /// `MAJOR:MINOR` of the whole disk: a limit cannot be set for a partition.
 fn disk_of(directory: &Path) -> Result<String> {
     let device = fs::metadata(directory)?.dev();
-    let number = format!(
-        "{}:{}",
-        rustix::fs::major(device),
-        rustix::fs::minor(device)
-    );
+    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let system = PathBuf::from(format!("/sys/dev/block/{number}"));
     if !system.exists() {
         let directory = directory.display();
-        return Err(Error::other(format!(
-            "{directory} lies on no block device of its own"
-        )));
+        return Err(Error::other(format!("{directory} lies on no block device of its own")));
     }
     if !system.join("partition").exists() {
         return Ok(number);

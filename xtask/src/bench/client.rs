@@ -40,8 +40,7 @@ impl Client {
                 read => head.extend_from_slice(&chunk[..read]),
             }
         };
-        let answer = parse(&String::from_utf8_lossy(&head[..body]))
-            .ok_or_else(|| Error::other("an odd answer"))?;
+        let answer = parse(&String::from_utf8_lossy(&head[..body])).ok_or_else(|| Error::other("an odd answer"))?;
         let mut missing = answer.length.saturating_sub((head.len() - body) as u64);
         while missing > 0 {
             match self.stream.read(&mut chunk)? as u64 {
@@ -58,13 +57,9 @@ fn parse(head: &str) -> Option<Answer> {
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let length = lines.find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse().ok())?
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     });
-    Some(Answer {
-        status,
-        length: length?,
-    })
+    Some(Answer { status, length: length? })
 }
 
 #[cfg(test)]
@@ -74,10 +69,7 @@ mod tests {
     #[test]
     fn a_head_is_read() {
         let answer = parse("HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 12\r\n\r\n");
-        let expected = Answer {
-            status: 200,
-            length: 12,
-        };
+        let expected = Answer { status: 200, length: 12 };
         assert_eq!(answer, Some(expected));
     }
 }

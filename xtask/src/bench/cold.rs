@@ -19,28 +19,19 @@ use super::{Bench, Server, corpus};
 /// The load tool failed.
 pub fn run(bench: &Bench) -> Result<Option<Report>> {
     let root = corpus::tail()?;
-    let site = Site {
-        size: corpus::tail_size(&root, HOT)?,
-        root,
-        cache: "64MB",
-    };
+    let site = Site { size: corpus::tail_size(&root, HOT)?, root, cache: "64MB" };
     if let Err(error) = Scarce::new(MEMORY, READS, &site.root) {
         println!("cold cannot run here: {error}");
         return Ok(None);
     }
     let mut notes = vec![GOAL.to_owned()];
-    let servers = bench
-        .servers
-        .iter()
-        .filter(|server| server.role != Role::Null);
+    let servers = bench.servers.iter().filter(|server| server.role != Role::Null);
     let mut rows: Vec<Row> = servers.map(|server| Row::new(server)).collect();
     for round in 0..bench.options.rounds {
         for row in &mut rows {
             match measure(bench, row.server, &site, round + 1) {
                 Ok(sample) => row.samples.push(sample),
-                Err(error) => {
-                    notes.push(format!("{}, round {}: {error}", row.server.name, round + 1))
-                }
+                Err(error) => notes.push(format!("{}, round {}: {error}", row.server.name, round + 1)),
             }
         }
         println!("cold: round {} of {}", round + 1, bench.options.rounds);
@@ -63,10 +54,7 @@ struct Sample {
 
 impl Row {
     fn new(server: &'static Server) -> Self {
-        Self {
-            server,
-            samples: Vec::new(),
-        }
+        Self { server, samples: Vec::new() }
     }
 
     fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
@@ -75,10 +63,7 @@ impl Row {
 
     /// The worst of all rounds.
     fn longest_turn(&self) -> Option<f64> {
-        self.samples
-            .iter()
-            .filter_map(|sample| sample.longest_turn_ms)
-            .reduce(f64::max)
+        self.samples.iter().filter_map(|sample| sample.longest_turn_ms).reduce(f64::max)
     }
 }
 
@@ -87,13 +72,8 @@ fn measure(bench: &Bench, server: &'static Server, site: &Site, round: u32) -> R
     let running = Running::start(bench, server, site, Some(&scarce))?;
     let hot = format!("/{}/{HOT}.html", HOT / 1000);
     running.expect(&hot, site.size)?;
-    let probe = |seconds| Load {
-        connections: 4,
-        seconds,
-        script: "plain",
-        script_args: Vec::new(),
-        url: running.url(&hot),
-    };
+    let probe =
+        |seconds| Load { connections: 4, seconds, script: "plain", script_args: Vec::new(), url: running.url(&hot) };
     let seconds = bench.options.seconds;
     // The others need a while before the popular files are in memory again: until then all is disk.
     let long = seconds * 2;
@@ -112,12 +92,7 @@ fn measure(bench: &Bench, server: &'static Server, site: &Site, round: u32) -> R
     let beside = probe(long).run()?;
     let mixed = mixed.wait()?;
     let said = running.stop();
-    Ok(Sample {
-        alone,
-        beside,
-        mixed,
-        longest_turn_ms: longest_turn(&said),
-    })
+    Ok(Sample { alone, beside, mixed, longest_turn_ms: longest_turn(&said) })
 }
 
 /// From amped's closing summary: `longest turn 1.234 ms`.
@@ -125,10 +100,7 @@ fn longest_turn(said: &str) -> Option<f64> {
     let (_, after) = said.rsplit_once("longest turn ")?;
     let (figure, rest) = after.split_once(' ')?;
     let figure: f64 = figure.parse().ok()?;
-    match rest
-        .split(|letter: char| !letter.is_alphanumeric())
-        .next()?
-    {
+    match rest.split(|letter: char| !letter.is_alphanumeric()).next()? {
         "s" => Some(figure * 1000.0),
         "us" => Some(figure / 1000.0),
         _ => Some(figure),
@@ -142,11 +114,7 @@ fn report(rows: &[Row], notes: Vec<String>) -> Report {
     let cells = |row: &Row| {
         let alone = row.median(|sample| sample.alone.per_second());
         let beside = row.median(|sample| sample.beside.per_second());
-        let errors: u64 = row
-            .samples
-            .iter()
-            .map(|one| one.alone.errors + one.beside.errors + one.mixed.errors)
-            .sum();
+        let errors: u64 = row.samples.iter().map(|one| one.alone.errors + one.beside.errors + one.mixed.errors).sum();
         vec![
             row.server.name.to_owned(),
             count(alone),
@@ -187,7 +155,8 @@ fn report(rows: &[Row], notes: Vec<String>) -> Report {
     }
 }
 
-const GOAL: &str = "goal: probe p99 at most 2 ms, probe ÷ alone at least 0.9, mixed at least the best peer's, longest turn below 5 ms";
+const GOAL: &str =
+    "goal: probe p99 at most 2 ms, probe ÷ alone at least 0.9, mixed at least the best peer's, longest turn below 5 ms";
 /// Page cache included.
 const MEMORY: u64 = 300 << 20;
 const READS: u32 = 1000;

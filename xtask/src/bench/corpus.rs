@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Where everything is kept between runs.
 pub fn home() -> Result<PathBuf> {
-    let home = std::env::var_os("AMPED_BENCH_DIR")
-        .map_or_else(|| PathBuf::from("/var/tmp/amped-bench"), PathBuf::from);
+    let home = std::env::var_os("AMPED_BENCH_DIR").map_or_else(|| PathBuf::from("/var/tmp/amped-bench"), PathBuf::from);
     fs::create_dir_all(&home)?;
     // Some peers read as a user of their own.
     fs::set_permissions(&home, fs::Permissions::from_mode(0o755))?;

@@ -16,18 +16,10 @@ use super::{Bench, Server, corpus};
 /// # Errors
 /// The files could not be made. A server that fails gets a note.
 pub fn run(bench: &Bench) -> Result<Option<Report>> {
-    let site = Site {
-        root: corpus::plain()?,
-        cache: "64MB",
-        size: 1024,
-    };
+    let site = Site { root: corpus::plain()?, cache: "64MB", size: 1024 };
     let mut notes = vec![GOAL.to_owned()];
     let mut rows = Vec::new();
-    for server in bench
-        .servers
-        .iter()
-        .filter(|server| server.role != Role::Null)
-    {
+    for server in bench.servers.iter().filter(|server| server.role != Role::Null) {
         let mut samples = Vec::new();
         for _ in 0..bench.options.rounds.min(ROUNDS) {
             match measure(bench, server, &site) {
@@ -49,14 +41,7 @@ pub fn run(bench: &Bench) -> Result<Option<Report>> {
             "{CONNECTIONS} keep-alive connections, each after one request for 1 KB: growth of the server's proportional memory, and \
              a second request on every fiftieth. Medians of at most {ROUNDS} fresh starts."
         ),
-        columns: vec![
-            "server",
-            "bytes each",
-            "memory before, KB",
-            "opened",
-            "asked again",
-            "answered",
-        ],
+        columns: vec!["server", "bytes each", "memory before, KB", "opened", "asked again", "answered"],
         rows,
         notes,
     }))
@@ -80,8 +65,8 @@ fn measure(bench: &Bench, server: &'static Server, site: &Site) -> Result<Sample
     let before = family.proportional_bytes();
     let mut clients = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
-        let opened = Client::connect(running.port)
-            .and_then(|mut client| client.get(PATH).map(|answer| (client, answer)));
+        let opened =
+            Client::connect(running.port).and_then(|mut client| client.get(PATH).map(|answer| (client, answer)));
         match opened {
             Ok((client, answer)) if answer.status == 200 => clients.push(client),
             // Descriptor trouble: the row shows how far it went.
@@ -91,27 +76,17 @@ fn measure(bench: &Bench, server: &'static Server, site: &Site) -> Result<Sample
     sleep(Duration::from_secs(1));
     let after = family.proportional_bytes();
     let opened = clients.len();
-    let answers = clients
-        .iter_mut()
-        .step_by(50)
-        .map(|client| client.get(PATH).is_ok_and(|answer| answer.status == 200));
+    let answers =
+        clients.iter_mut().step_by(50).map(|client| client.get(PATH).is_ok_and(|answer| answer.status == 200));
     let answers: Vec<bool> = answers.collect();
-    Ok(Sample {
-        opened,
-        before,
-        after,
-        asked: answers.len(),
-        answered: answers.iter().filter(|alive| **alive).count(),
-    })
+    Ok(Sample { opened, before, after, asked: answers.len(), answered: answers.iter().filter(|alive| **alive).count() })
 }
 
 fn cells(name: &str, samples: &[Sample]) -> Vec<String> {
     let middle = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
     vec![
         name.to_owned(),
-        count(middle(|one| {
-            one.after.saturating_sub(one.before) as f64 / one.opened.max(1) as f64
-        })),
+        count(middle(|one| one.after.saturating_sub(one.before) as f64 / one.opened.max(1) as f64)),
         count(middle(|one| one.before as f64 / 1024.0)),
         count(middle(|one| one.opened as f64)),
         count(middle(|one| one.asked as f64)),

@@ -17,10 +17,7 @@ pub struct Load {
 
 impl Load {
     pub fn start(&self) -> Result<Running> {
-        let script = root()
-            .join("bench/scenarios")
-            .join(self.script)
-            .with_extension("lua");
+        let script = root().join("bench/scenarios").join(self.script).with_extension("lua");
         let child = Command::new("taskset")
             .args(["-c", super::LOAD_CORE, "wrk", "-t1", "--timeout", "60s"])
             .arg(format!("-c{}", self.connections))
@@ -103,9 +100,6 @@ mod tests {
                     status=1 connect=2 read=3 write=4 timeout=5\n";
         let outcome = Outcome::parse(text).unwrap();
         assert_eq!((outcome.requests, outcome.errors), (1000, 15));
-        assert_eq!(
-            (outcome.per_second(), outcome.p50_ms, outcome.p99_ms),
-            (500.0, 1.5, 9.0)
-        );
+        assert_eq!((outcome.per_second(), outcome.p50_ms, outcome.p99_ms), (500.0, 1.5, 9.0));
     }
 }

@@ -43,10 +43,7 @@ pub fn busy() -> Option<String> {
 /// As many descriptors as allowed, for the bench and for every server it starts.
 pub fn raise_descriptor_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     Ok(setrlimit(Resource::Nofile, raised)?)
 }
 
@@ -81,14 +78,8 @@ fn processor_ticks() -> Option<(u64, u64)> {
 
 fn processor() -> String {
     let facts = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = facts
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    model
-        .map_or("unknown", |model| {
-            model.trim_start_matches([' ', '\t', ':'])
-        })
-        .to_owned()
+    let model = facts.lines().find_map(|line| line.strip_prefix("model name"));
+    model.map_or("unknown", |model| model.trim_start_matches([' ', '\t', ':'])).to_owned()
 }
 
 fn cores() -> usize {
@@ -98,38 +89,22 @@ fn cores() -> usize {
 /// The version without the builder's suffix.
 fn kernel() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release
-        .trim()
-        .split('-')
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    release.trim().split('-').next().unwrap_or_default().to_owned()
 }
 
 fn commit() -> String {
     let git = |args: &[&str]| said(Command::new("git").args(args).current_dir(root()));
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]);
-    let note = if changed.is_empty() {
-        ""
-    } else {
-        ", with changes"
-    };
+    let note = if changed.is_empty() { "" } else { ", with changes" };
     format!("{}{note}", git(&["rev-parse", "--short", "HEAD"]))
 }
 
 /// The first word of what it says about itself that has a digit and a dot in it.
 fn version(server: &Server) -> String {
     let program = server.need.and_then(|need| install::find(need.program));
-    let words = program
-        .map(|program| said(Command::new(program).args(server.version)))
-        .unwrap_or_default();
-    let number =
-        |word: &&str| word.contains('.') && word.contains(|letter: char| letter.is_ascii_digit());
-    words
-        .split_whitespace()
-        .find(number)
-        .unwrap_or("unknown")
-        .to_owned()
+    let words = program.map(|program| said(Command::new(program).args(server.version))).unwrap_or_default();
+    let number = |word: &&str| word.contains('.') && word.contains(|letter: char| letter.is_ascii_digit());
+    words.split_whitespace().find(number).unwrap_or("unknown").to_owned()
 }
 
 fn said(command: &mut Command) -> String {
@@ -137,11 +112,7 @@ fn said(command: &mut Command) -> String {
         return String::new();
     };
     // nginx gives its version on standard error.
-    let words = if output.stdout.is_empty() {
-        output.stderr
-    } else {
-        output.stdout
-    };
+    let words = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     String::from_utf8_lossy(&words).trim().to_owned()
 }
 

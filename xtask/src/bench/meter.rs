@@ -34,12 +34,7 @@ impl Family {
         let kilobytes: u64 = self
             .stats()
             .iter()
-            .filter_map(|stat| {
-                kilobytes(
-                    &fs::read_to_string(format!("/proc/{}/{file}", stat.pid)).ok()?,
-                    field,
-                )
-            })
+            .filter_map(|stat| kilobytes(&fs::read_to_string(format!("/proc/{}/{file}", stat.pid)).ok()?, field))
             .sum();
         kilobytes * 1024
     }
@@ -50,11 +45,7 @@ impl Family {
         let mut wanted = vec![self.root];
         while let Some(pid) = wanted.pop() {
             family.extend(all.iter().copied().find(|stat| stat.pid == pid));
-            wanted.extend(
-                all.iter()
-                    .filter(|stat| stat.parent == pid)
-                    .map(|stat| stat.pid),
-            );
+            wanted.extend(all.iter().filter(|stat| stat.parent == pid).map(|stat| stat.pid));
         }
         family
     }
@@ -81,15 +72,8 @@ fn processes() -> Result<Vec<Stat>> {
 fn parse_stat(line: &str) -> Option<Stat> {
     let pid = line.split(' ').next()?.parse().ok()?;
     let fields: Vec<&str> = line[line.rfind(')')? + 2..].split(' ').collect();
-    let ticks = fields
-        .get(11..15)?
-        .iter()
-        .map(|field| field.parse::<u64>().unwrap_or(0));
-    Some(Stat {
-        pid,
-        parent: fields.get(1)?.parse().ok()?,
-        ticks: ticks.sum(),
-    })
+    let ticks = fields.get(11..15)?.iter().map(|field| field.parse::<u64>().unwrap_or(0));
+    Some(Stat { pid, parent: fields.get(1)?.parse().ok()?, ticks: ticks.sum() })
 }
 
 fn kilobytes(text: &str, field: &str) -> Option<u64> {
@@ -104,11 +88,7 @@ mod tests {
     #[test]
     fn a_stat_line_with_an_odd_name_is_read() {
         let line = "12 (a) b (c) S 7 12 12 0 -1 4194304 100 0 0 0 30 12 5 3 20 0 1 0 100 0 0";
-        let stat = Stat {
-            pid: 12,
-            parent: 7,
-            ticks: 50,
-        };
+        let stat = Stat { pid: 12, parent: 7, ticks: 50 };
         assert_eq!(parse_stat(line), Some(stat));
     }
 

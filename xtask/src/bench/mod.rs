@@ -42,12 +42,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut needs = install::BENCH.to_vec();
     needs.extend(servers.iter().filter_map(|server| server.need));
     install::ensure(&needs, options.install)?;
-    let bench = Bench {
-        binaries: build(&options, &servers)?,
-        facts: machine::facts(&servers),
-        servers,
-        options,
-    };
+    let bench = Bench { binaries: build(&options, &servers)?, facts: machine::facts(&servers), servers, options };
     for scenario in &bench.options.scenarios {
         println!("== {scenario}");
         let busy = machine::busy();
@@ -84,34 +79,22 @@ pub struct Binaries {
 }
 
 fn build(options: &Options, servers: &[&Server]) -> Result<Binaries> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |path| root().join(path));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path));
     let wanted = |role| servers.iter().any(|server| server.role == role);
     let one = |wanted: bool, given: &Option<PathBuf>, args: &[&str], file: &str| match given {
         Some(path) => std::path::absolute(path),
         None if !wanted => Ok(PathBuf::new()),
         None => {
             println!("building {file}");
-            let status = cargo()
-                .args(["build", "--release", "--quiet"])
-                .args(args)
-                .status()?;
+            let status = cargo().args(["build", "--release", "--quiet"]).args(args).status()?;
             if !status.success() {
-                return Err(Error::other(format!(
-                    "cargo build --release {} failed",
-                    args.join(" ")
-                )));
+                return Err(Error::other(format!("cargo build --release {} failed", args.join(" "))));
             }
             Ok(target.join("release").join(file))
         }
     };
     Ok(Binaries {
-        amped: one(
-            wanted(Role::Amped),
-            &options.amped,
-            &["--package", "amped"],
-            "amped",
-        )?,
+        amped: one(wanted(Role::Amped), &options.amped, &["--package", "amped"], "amped")?,
         null: one(
             wanted(Role::Null),
             &options.null,

@@ -32,10 +32,7 @@ impl Options {
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
-            let mut value = || {
-                args.next()
-                    .ok_or_else(|| Error::other(format!("{arg} needs a value")))
-            };
+            let mut value = || args.next().ok_or_else(|| Error::other(format!("{arg} needs a value")));
             match arg.as_str() {
                 "--rounds" => options.rounds = number(arg, value()?)?,
                 "--seconds" => options.seconds = number(arg, value()?)?,
@@ -46,27 +43,15 @@ impl Options {
                 "--no-install" => options.install = false,
                 "--help" | "-h" => return Ok(None),
                 name if SCENARIOS.contains(&name) => options.scenarios.push(name.into()),
-                "tail" => options
-                    .scenarios
-                    .extend(["tail10".into(), "tail100".into()]),
+                "tail" => options.scenarios.extend(["tail10".into(), "tail100".into()]),
                 other => {
-                    return Err(Error::other(format!(
-                        "no scenario or option `{other}`\n{HELP}"
-                    )));
+                    return Err(Error::other(format!("no scenario or option `{other}`\n{HELP}")));
                 }
             }
         }
         let (rounds, seconds) = if options.quick { (1, 1) } else { (5, 4) };
-        options.rounds = if options.rounds == 0 {
-            rounds
-        } else {
-            options.rounds
-        };
-        options.seconds = if options.seconds == 0 {
-            seconds
-        } else {
-            options.seconds
-        };
+        options.rounds = if options.rounds == 0 { rounds } else { options.rounds };
+        options.seconds = if options.seconds == 0 { seconds } else { options.seconds };
         if options.scenarios.is_empty() {
             options.scenarios = SCENARIOS.iter().map(|name| (*name).into()).collect();
         }
@@ -79,9 +64,8 @@ fn number(name: &str, value: &str) -> Result<u32> {
     number.ok_or_else(|| Error::other(format!("{name} needs a number above 0, not `{value}`")))
 }
 
-const SCENARIOS: &[&str] = &[
-    "hot", "hot4k", "pipeline", "close", "medium", "large", "tail10", "tail100", "cold", "idle",
-];
+const SCENARIOS: &[&str] =
+    &["hot", "hot4k", "pipeline", "close", "medium", "large", "tail10", "tail100", "cold", "idle"];
 
 pub const HELP: &str = "\
 cargo xtask bench [SCENARIO...] [OPTIONS]
@@ -114,17 +98,12 @@ mod tests {
     #[test]
     fn nothing_typed_means_everything_in_full() {
         let options = parse("").unwrap().unwrap();
-        assert_eq!(
-            (options.scenarios.len(), options.rounds, options.seconds),
-            (SCENARIOS.len(), 5, 4)
-        );
+        assert_eq!((options.scenarios.len(), options.rounds, options.seconds), (SCENARIOS.len(), 5, 4));
     }
 
     #[test]
     fn options_in_any_order() {
-        let options = parse("--rounds 7 tail --servers nginx,amped --quick")
-            .unwrap()
-            .unwrap();
+        let options = parse("--rounds 7 tail --servers nginx,amped --quick").unwrap().unwrap();
         assert_eq!(options.scenarios, ["tail10", "tail100"]);
         assert_eq!((options.rounds, options.seconds), (7, 1));
         assert_eq!(options.servers, ["nginx", "amped"]);

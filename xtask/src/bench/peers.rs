@@ -62,9 +62,7 @@ impl Server {
             command.arg(fill(&arg.replace("{{CONFIG}}", &config.to_string_lossy())));
         }
         // What would otherwise be kept in somebody's home.
-        command
-            .env("HOME", &place.run)
-            .env("XDG_DATA_HOME", &place.run);
+        command.env("HOME", &place.run).env("XDG_DATA_HOME", &place.run);
         Ok(command)
     }
 
@@ -72,9 +70,7 @@ impl Server {
         let path = match self.role {
             Role::Amped => Some(binaries.amped.clone()),
             Role::Null => Some(binaries.null.clone()),
-            Role::Peer => self
-                .need
-                .and_then(|need| crate::install::find(need.program)),
+            Role::Peer => self.need.and_then(|need| crate::install::find(need.program)),
         };
         path.filter(|path| Path::new(path).exists())
             .ok_or_else(|| Error::other(format!("{}: no such program", self.name)))
@@ -94,23 +90,12 @@ impl Server {
 /// The servers whose names begin with one of `names`, or all.
 pub fn chosen(names: &[String]) -> Result<Vec<&'static Server>> {
     for name in names {
-        if !ALL
-            .iter()
-            .any(|server| server.name.starts_with(name.as_str()))
-        {
+        if !ALL.iter().any(|server| server.name.starts_with(name.as_str())) {
             let known: Vec<_> = ALL.iter().map(|server| server.name).collect();
-            return Err(Error::other(format!(
-                "no server `{name}`; there are {}",
-                known.join(" ")
-            )));
+            return Err(Error::other(format!("no server `{name}`; there are {}", known.join(" "))));
         }
     }
-    let wanted = |server: &&Server| {
-        names.is_empty()
-            || names
-                .iter()
-                .any(|name| server.name.starts_with(name.as_str()))
-    };
+    let wanted = |server: &&Server| names.is_empty() || names.iter().any(|name| server.name.starts_with(name.as_str()));
     Ok(ALL.iter().filter(wanted).collect())
 }
 
@@ -121,14 +106,7 @@ const ALL: &[Server] = &[
         need: Some(need("nginx", "nginx-light")),
         version: &["-v"],
         config: "nginx.conf",
-        args: &[
-            "-p",
-            "{{RUN}}",
-            "-e",
-            "{{RUN}}/nginx-error.log",
-            "-c",
-            "{{CONFIG}}",
-        ],
+        args: &["-p", "{{RUN}}", "-e", "{{RUN}}/nginx-error.log", "-c", "{{CONFIG}}"],
     },
     Server {
         name: "lighttpd",
@@ -172,14 +150,7 @@ const ALL: &[Server] = &[
 ];
 
 const fn amped(name: &'static str, args: &'static [&'static str]) -> Server {
-    Server {
-        name,
-        role: Role::Amped,
-        need: None,
-        version: &["--version"],
-        config: "",
-        args,
-    }
+    Server { name, role: Role::Amped, need: None, version: &["--version"], config: "", args }
 }
 
 const fn amped_args(driver: &'static str) -> [&'static str; 13] {
@@ -201,20 +172,11 @@ const fn amped_args(driver: &'static str) -> [&'static str; 13] {
 }
 
 const fn null(name: &'static str, args: &'static [&'static str]) -> Server {
-    Server {
-        name,
-        role: Role::Null,
-        need: None,
-        version: &[],
-        config: "",
-        args,
-    }
+    Server { name, role: Role::Null, need: None, version: &[], config: "", args }
 }
 
 const fn null_args(driver: &'static str) -> [&'static str; 6] {
-    [
-        "--driver", driver, "--port", "{{PORT}}", "--size", "{{SIZE}}",
-    ]
+    ["--driver", driver, "--port", "{{PORT}}", "--size", "{{SIZE}}"]
 }
 
 #[cfg(test)]
@@ -223,17 +185,9 @@ mod tests {
 
     #[test]
     fn a_beginning_chooses() {
-        let names = |wanted: &[String]| -> Vec<_> {
-            chosen(wanted)
-                .unwrap()
-                .iter()
-                .map(|server| server.name)
-                .collect()
-        };
-        assert_eq!(
-            names(&["null-e".into(), "nginx".into()]),
-            ["nginx", "null-epoll"]
-        );
+        let names =
+            |wanted: &[String]| -> Vec<_> { chosen(wanted).unwrap().iter().map(|server| server.name).collect() };
+        assert_eq!(names(&["null-e".into(), "nginx".into()]), ["nginx", "null-epoll"]);
         assert_eq!(names(&[]).len(), ALL.len());
         assert!(chosen(&["iis".into()]).is_err());
     }

@@ -30,12 +30,7 @@ impl Report {
         if bench.options.quick {
             return Ok(());
         }
-        let mut text = format!(
-            "# {}, {}\n\n{}\n\n{table}",
-            self.scenario,
-            machine::today(),
-            self.about
-        );
+        let mut text = format!("# {}, {}\n\n{}\n\n{table}", self.scenario, machine::today(), self.about);
         for note in &self.notes {
             let _ = write!(text, "\n- {note}");
         }
@@ -53,40 +48,22 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let columns = self
-            .columns
-            .iter()
-            .map(|column| (*column).to_owned())
-            .collect();
+        let columns = self.columns.iter().map(|column| (*column).to_owned()).collect();
         let lines: Vec<&Vec<String>> = std::iter::once(&columns).chain(&self.rows).collect();
-        let width = |at: usize| {
-            lines
-                .iter()
-                .map(|line| line[at].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
+        let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns.len()).map(width).collect();
         let mut text = String::new();
         for (number, line) in lines.iter().enumerate() {
             for (at, cell) in line.iter().enumerate() {
                 let width = widths[at];
                 // Names to the left, figures to the right.
-                let _ = if at == 0 {
-                    write!(text, "| {cell:<width$} ")
-                } else {
-                    write!(text, "| {cell:>width$} ")
-                };
+                let _ = if at == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
             }
             text.push_str("|\n");
             if number == 0 {
                 for (at, width) in widths.iter().enumerate() {
                     let line = "-".repeat(width + 1);
-                    let _ = if at == 0 {
-                        write!(text, "|{line}-")
-                    } else {
-                        write!(text, "|{line}:")
-                    };
+                    let _ = if at == 0 { write!(text, "|{line}-") } else { write!(text, "|{line}:") };
                 }
                 text.push_str("|\n");
             }

@@ -35,23 +35,12 @@ pub struct Site {
 impl Running {
     /// # Errors
     /// It ended, or did not answer within ten seconds: the message ends with its own last words.
-    pub fn start(
-        bench: &Bench,
-        server: &'static Server,
-        site: &Site,
-        scarce: Option<&Scarce>,
-    ) -> Result<Self> {
+    pub fn start(bench: &Bench, server: &'static Server, site: &Site, scarce: Option<&Scarce>) -> Result<Self> {
         let run = corpus::home()?.join("run").join(server.name);
         let _ = fs::remove_dir_all(&run);
         fs::create_dir_all(&run)?;
         let port = free_port()?;
-        let place = Place {
-            port,
-            root: site.root.clone(),
-            run: run.clone(),
-            cache: site.cache,
-            size: site.size,
-        };
+        let place = Place { port, root: site.root.clone(), run: run.clone(), cache: site.cache, size: site.size };
         let errors = run.join("stderr");
         let command = server.command(&place, &bench.binaries)?;
         let child = pinned(&command, scarce)
@@ -59,12 +48,7 @@ impl Running {
             .stdout(fs::File::create(run.join("stdout"))?)
             .stderr(fs::File::create(&errors)?)
             .spawn()?;
-        let mut running = Self {
-            server,
-            port,
-            child,
-            errors,
-        };
+        let mut running = Self { server, port, child, errors };
         running.wait_until_it_listens()?;
         Ok(running)
     }
@@ -111,11 +95,7 @@ impl Running {
 
     fn failure(&self, what: &str) -> Error {
         let said = fs::read_to_string(&self.errors).unwrap_or_default();
-        Error::other(format!(
-            "{} {what}: {}",
-            self.server.name,
-            said.trim().replace('\n', "; ")
-        ))
+        Error::other(format!("{} {what}: {}", self.server.name, said.trim().replace('\n', "; ")))
     }
 
     fn end(&mut self) {
@@ -149,15 +129,7 @@ fn pinned(command: &Command, scarce: Option<&Scarce>) -> Command {
     pinned
         .arg("-c")
         .arg(format!("{enter} && exec \"$@\""))
-        .args([
-            "sh",
-            "taskset",
-            "-c",
-            SERVER_CORE,
-            "setpriv",
-            "--pdeathsig",
-            "TERM",
-        ])
+        .args(["sh", "taskset", "-c", SERVER_CORE, "setpriv", "--pdeathsig", "TERM"])
         .arg(command.get_program())
         .args(command.get_args());
     for (name, value) in command.get_envs() {

@@ -76,11 +76,7 @@ fn site(scenario: &Scenario) -> Result<(Site, String)> {
             (root, "/0/0.html".into(), size)
         }
     };
-    let site = Site {
-        root,
-        cache: scenario.cache,
-        size,
-    };
+    let site = Site { root, cache: scenario.cache, size };
     Ok((site, file))
 }
 
@@ -100,18 +96,10 @@ struct Sample {
 }
 
 impl Contestant {
-    fn start(
-        bench: &Bench,
-        server: &'static super::Server,
-        site: &Site,
-        path: &str,
-    ) -> Result<Self> {
+    fn start(bench: &Bench, server: &'static super::Server, site: &Site, path: &str) -> Result<Self> {
         let running = Running::start(bench, server, site, None)?;
         running.expect(path, site.size)?;
-        Ok(Self {
-            running,
-            samples: Vec::new(),
-        })
+        Ok(Self { running, samples: Vec::new() })
     }
 
     fn round(&mut self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<()> {
@@ -150,10 +138,7 @@ impl Contestant {
     /// The widest distance between two rounds, against the median.
     fn spread(&self) -> f64 {
         let figures = || self.samples.iter().map(|sample| sample.per_cpu_second);
-        let (low, high) = (
-            figures().fold(f64::MAX, f64::min),
-            figures().fold(0.0, f64::max),
-        );
+        let (low, high) = (figures().fold(f64::MAX, f64::min), figures().fold(0.0, f64::max));
         (high - low) / median(figures())
     }
 
@@ -163,12 +148,7 @@ impl Contestant {
 }
 
 /// A warm-up each, as long as a round where caches have to fill, then the rounds, each beginning with another server.
-fn rounds(
-    bench: &Bench,
-    scenario: &Scenario,
-    path: &str,
-    contestants: &mut [Contestant],
-) -> Result<()> {
+fn rounds(bench: &Bench, scenario: &Scenario, path: &str, contestants: &mut [Contestant]) -> Result<()> {
     let warm_up = match scenario.files {
         Files::One(..) => 1,
         Files::Tail(_) => bench.options.seconds,
@@ -182,12 +162,7 @@ fn rounds(
             let at = (turn + round as usize) % contestants.len();
             contestants[at].round(scenario, path, bench.options.seconds, round + 1)?;
         }
-        println!(
-            "{}: round {} of {}",
-            scenario.name,
-            round + 1,
-            bench.options.rounds
-        );
+        println!("{}: round {} of {}", scenario.name, round + 1, bench.options.rounds);
     }
     Ok(())
 }
@@ -199,12 +174,7 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             Compare::Bytes => sample.megabytes_per_cpu_second,
         })
     };
-    let of = |name: &str| {
-        contestants
-            .iter()
-            .find(|one| one.running.server.name == name)
-            .map(cost)
-    };
+    let of = |name: &str| contestants.iter().find(|one| one.running.server.name == name).map(cost);
     // A peer that answers errors is shown, but beating it proves nothing.
     let sound = |one: &&Contestant| one.running.server.role == Role::Peer && one.errors() == 0;
     let best = contestants.iter().filter(sound).map(cost).reduce(f64::max);

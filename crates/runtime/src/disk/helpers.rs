@@ -158,9 +158,8 @@ impl Helpers {
         let pool = &self.0;
         let now = pool.millis();
         let running = pool.began.iter().map(|began| began.load(Relaxed)).filter(|&began| began != 0);
-        let (busy, stuck) = running.fold((0, 0), |(busy, stuck), began| {
-            (busy + 1, stuck + usize::from(now.saturating_sub(began) > STUCK_MS))
-        });
+        let (busy, stuck) = running
+            .fold((0, 0), |(busy, stuck), began| (busy + 1, stuck + usize::from(now.saturating_sub(began) > STUCK_MS)));
         let queues = pool.lock();
         Stats {
             threads: queues.threads + usize::from(queues.urgent_thread),

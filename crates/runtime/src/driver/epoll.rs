@@ -48,18 +48,16 @@ impl Epoll {
         let timeout = timeout.map_or(-1, millis);
         self.events.clear();
         // SAFETY: the spare capacity holds EVENTS_PER_WAIT events, and the kernel writes at most as many.
-        let count = unsafe {
-            libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), EVENTS_PER_WAIT as i32, timeout)
-        };
+        let count =
+            unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), EVENTS_PER_WAIT as i32, timeout) };
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel has written `count` events.
         unsafe { self.events.set_len(count as usize) };
-        events.extend(self.events.iter().map(|event| Event {
-            token: Token::unpack(event.u64),
-            ready: ready(event.events),
-        }));
+        events.extend(
+            self.events.iter().map(|event| Event { token: Token::unpack(event.u64), ready: ready(event.events) }),
+        );
         Ok(())
     }
 }

@@ -23,8 +23,8 @@ use std::time::Duration;
 use self::epoll::Epoll;
 use self::readiness::Readiness;
 use self::selector::Selector;
-pub use self::slots::Token;
 use self::slots::Slots;
+pub use self::slots::Token;
 use self::source::{Flags, Source, Tick, wait};
 use self::uring::Uring;
 use crate::buffer::{Chunk, Pool, SendQueue};
@@ -131,9 +131,7 @@ impl Driver {
         source.writer = None;
         let now = match &mut self.engine {
             Engine::Readiness(readiness) => {
-                if source.flags.has(Flags::ARMED) {
-                    readiness.forget(source, token);
-                }
+                readiness.forget(source, token);
                 true
             }
             Engine::Uring(uring) => uring.close(source),
@@ -151,12 +149,7 @@ impl Driver {
         }
     }
 
-    pub(crate) fn recv(
-        &mut self,
-        token: Token,
-        pool: &Rc<Pool>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<Chunk>> {
+    pub(crate) fn recv(&mut self, token: Token, pool: &Rc<Pool>, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         let source = usable(&mut self.sources, token)?;
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.recv(source, token, pool, context),

@@ -46,8 +46,7 @@ impl Poll {
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let timeout = timeout.map_or(-1, millis);
         // SAFETY: pointer and length describe `entries`, which nobody else touches during the call.
-        let mut left =
-            unsafe { libc::poll(self.entries.as_mut_ptr(), self.entries.len() as libc::nfds_t, timeout) };
+        let mut left = unsafe { libc::poll(self.entries.as_mut_ptr(), self.entries.len() as libc::nfds_t, timeout) };
         if left < 0 {
             return Err(io::Error::last_os_error());
         }

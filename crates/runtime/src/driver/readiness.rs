@@ -92,9 +92,7 @@ impl Readiness {
         (offset, length): (u64, usize),
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.write_with(source, token, context, |source| {
-            socket::sendfile(source.fd.as_fd(), file, offset, length)
-        })
+        self.write_with(source, token, context, |source| socket::sendfile(source.fd.as_fd(), file, offset, length))
     }
 
     /// Waits until the descriptor is writable.
@@ -228,4 +226,3 @@ pub(crate) fn recv_now(source: &mut Source, pool: &Rc<Pool>) -> io::Result<(Chun
         }
     }
 }
-

@@ -43,7 +43,7 @@ impl Selector {
         }
     }
 
-    /// Forgets a descriptor that was armed at least once. The caller closes it next.
+    /// Forgets a descriptor, armed or not. The caller closes it next.
     pub(crate) fn deregister(&mut self, fd: RawFd, token: Token) {
         match self {
             // The kernel forgets a closed descriptor by itself; ours are never duplicated.

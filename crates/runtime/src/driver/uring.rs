@@ -568,10 +568,11 @@ impl Sending {
             return opcode::Send::new(fd, bytes.as_ptr(), length).flags(self.flags).build();
         }
         self.vectors.clear();
-        self.vectors.extend(self.queue.slices(socket::MAX_VECTORS).map(|bytes| libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        }));
+        self.vectors.extend(
+            self.queue
+                .slices(socket::MAX_VECTORS)
+                .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
+        );
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len();
         opcode::SendMsg::new(fd, &raw const self.header).flags(self.flags as u32).build()

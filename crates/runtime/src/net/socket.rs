@@ -54,9 +54,7 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let accepted = retry(|| {
         // SAFETY: no address is asked for, so both pointers may be null.
-        let fd = unsafe {
-            libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
-        };
+        let fd = unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
         fd as isize
     });
     match accepted {

@@ -74,8 +74,7 @@ impl ErrorPages {
     /// 503 because the disk has too much to do: cheap, small, and with a time to come back.
     pub fn overloaded(&self, site: u16) -> Reply {
         let retry_after = self.retry_after.to_string();
-        let fields: [(&[u8], &[u8]); 2] =
-            [(b"Retry-After", retry_after.as_bytes()), (b"Cache-Control", b"no-store")];
+        let fields: [(&[u8], &[u8]); 2] = [(b"Retry-After", retry_after.as_bytes()), (b"Cache-Control", b"no-store")];
         match &self.overload {
             Some(page) => page.reply(Status::SERVICE_UNAVAILABLE, &fields),
             None => self.build(site, Status::SERVICE_UNAVAILABLE, &fields, ""),

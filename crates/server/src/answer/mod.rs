@@ -66,7 +66,13 @@ impl Answers {
         };
         let path = match path::normalize(raw) {
             Ok(path) => path,
-            Err(reject) => return Answer::Ready(self.error_pages.explain(self.router.site(request.host), reject.status, reject.reason)),
+            Err(reject) => {
+                return Answer::Ready(self.error_pages.explain(
+                    self.router.site(request.host),
+                    reject.status,
+                    reject.reason,
+                ));
+            }
         };
         let Some(id) = self.router.find(request.host, path.as_bytes()) else {
             return Answer::Ready(self.error_pages.reply(self.router.site(request.host), Status::NOT_FOUND));
@@ -100,7 +106,9 @@ impl Answers {
             return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_FOUND));
         }
         match self.files.find(id, plan.strip, path) {
-            Found::Now(entry) => Answer::Ready(reply::to_request(request, &entry, &self.error_pages, id.site, self.now())),
+            Found::Now(entry) => {
+                Answer::Ready(reply::to_request(request, &entry, &self.error_pages, id.site, self.now()))
+            }
             Found::Later(later) => {
                 let asked = reply::Asked::of(request);
                 let this = Rc::clone(self);

@@ -32,24 +32,22 @@ pub fn load(file: &Path) -> Result<Plan, Report> {
     let base = absolute.parent().unwrap_or(Path::new("/"));
     let failed = |sentence: String| Report::new(file, "", vec![Problem::whole(sentence)]);
     let bytes = std::fs::read(file).map_err(|error| failed(unreadable(file, &error)))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| failed("the file is not UTF-8: save it in that encoding".into()))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| failed("the file is not UTF-8: save it in that encoding".into()))?;
     parse(&text, file, base)
 }
 
 /// Checks a configuration's text. `file` is for the report, `base` is where relative paths start.
 pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Plan, Report> {
-    let typed: text::FileText = toml::from_str(text)
-        .map_err(|error| Report::new(file, text, vec![Problem::from_toml(&error)]))?;
+    let typed: text::FileText =
+        toml::from_str(text).map_err(|error| Report::new(file, text, vec![Problem::from_toml(&error)]))?;
     check::check(&typed, base).map_err(|problems| Report::new(file, text, problems))
 }
 
 /// The JSON Schema of the file, for editors.
 pub fn schema() -> String {
     let settings = SchemaSettings::draft07().with_transform(RecursiveTransform(without_null));
-    let schema = settings
-        .into_generator()
-        .into_root_schema_for::<text::FileText>();
+    let schema = settings.into_generator().into_root_schema_for::<text::FileText>();
     let mut json = serde_json::to_string_pretty(&schema).unwrap_or_default();
     json.push('\n');
     json
@@ -59,9 +57,7 @@ fn unreadable(file: &Path, error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => {
             let shown = file.display();
-            format!(
-                "`{shown}` does not exist: name another with `-c FILE`, or serve a folder with `amped serve DIR`"
-            )
+            format!("`{shown}` does not exist: name another with `-c FILE`, or serve a folder with `amped serve DIR`")
         }
         _ => format!("`{}` cannot be read: {error}", file.display()),
     }

@@ -6,10 +6,7 @@
 pub fn one_of(what: &str, typed: &str, valid: &[&str]) -> String {
     match nearest(typed, valid) {
         Some(near) => {
-            format!(
-                "unknown {what} `{typed}`: did you mean `{near}`? (valid: {})",
-                list(valid)
-            )
+            format!("unknown {what} `{typed}`: did you mean `{near}`? (valid: {})", list(valid))
         }
         None => format!("unknown {what} `{typed}`: expected one of {}", list(valid)),
     }
@@ -19,27 +16,18 @@ pub fn one_of(what: &str, typed: &str, valid: &[&str]) -> String {
 /// letters may differ, but at least one. `-`, `_` and case count as nothing.
 pub fn nearest<'a>(typed: &str, valid: &[&'a str]) -> Option<&'a str> {
     let plain = plain(typed);
-    let (distance, near) = valid
-        .iter()
-        .map(|word| (distance(&plain, &self::plain(word)), *word))
-        .min_by_key(|p| p.0)?;
+    let (distance, near) =
+        valid.iter().map(|word| (distance(&plain, &self::plain(word)), *word)).min_by_key(|p| p.0)?;
     (distance <= (plain.len() / 3).max(1)).then_some(near)
 }
 
 /// The words as a list for people: `` `a`, `b` ``.
 pub fn list(words: &[&str]) -> String {
-    words
-        .iter()
-        .map(|word| format!("`{word}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn plain(word: &str) -> Vec<char> {
-    word.chars()
-        .filter(|c| !matches!(c, '-' | '_'))
-        .flat_map(char::to_lowercase)
-        .collect()
+    word.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }
 
 /// Damerau's distance (a swap of neighbours is one mistake), restricted to single edits.

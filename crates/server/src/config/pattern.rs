@@ -48,36 +48,24 @@ impl Pattern {
     /// Reads a pattern; the error says what to type instead.
     pub fn parse(typed: &str) -> Result<Pattern, String> {
         if typed.is_empty() {
-            return Err(
-                "a pattern is missing: write a path such as `/a`, `/a/*` or `*.png`".into(),
-            );
+            return Err("a pattern is missing: write a path such as `/a`, `/a/*` or `*.png`".into());
         }
         if !typed.starts_with(['/', '*']) {
-            return Err(format!(
-                "a pattern starts with `/` or `*`: write `/{typed}`"
-            ));
+            return Err(format!("a pattern starts with `/` or `*`: write `/{typed}`"));
         }
         if let Some(bad) = typed.chars().find(|c| c.is_control()) {
-            return Err(format!(
-                "a pattern cannot hold the control character {bad:?}"
-            ));
+            return Err(format!("a pattern cannot hold the control character {bad:?}"));
         }
         if typed.contains("**") {
             let single = collapse_stars(typed);
             return Err(format!("one `*` already crosses slashes: write `{single}`"));
         }
-        Ok(Pattern {
-            typed: typed.into(),
-            shape: Shape::of(typed),
-        })
+        Ok(Pattern { typed: typed.into(), shape: Shape::of(typed) })
     }
 
     /// The pattern of every path, `/*`.
     pub fn everything() -> Pattern {
-        Pattern {
-            typed: "/*".into(),
-            shape: Shape::Everything,
-        }
+        Pattern { typed: "/*".into(), shape: Shape::Everything }
     }
 
     /// Whether a decoded path is meant.
@@ -187,9 +175,7 @@ fn glob_rest<'a>(pieces: &[Box<[u8]>], path: &'a [u8]) -> Option<&'a [u8]> {
     let (last, middle) = others.split_last()?;
     let mut rest = path.strip_prefix(&**first)?.strip_suffix(&**last)?;
     for piece in middle {
-        let at = rest
-            .windows(piece.len())
-            .position(|window| window == &**piece)?;
+        let at = rest.windows(piece.len()).position(|window| window == &**piece)?;
         rest = &rest[at + piece.len()..];
     }
     Some(rest)
@@ -217,29 +203,15 @@ mod tests {
             ("/a", &["/a"][..], &["/a/", "/A", "/ab", "/"][..]),
             ("/a/*", &["/a/", "/a/b", "/a/b/c"], &["/a", "/ab/", "/"]),
             ("/a*", &["/a", "/ab", "/a/b"], &["/b", "/"]),
-            (
-                "*.png",
-                &["/x.png", "/a/b.png", ".png"],
-                &["/x.PNG", "/png", "/x.png/"],
-            ),
+            ("*.png", &["/x.png", "/a/b.png", ".png"], &["/x.PNG", "/png", "/x.png/"]),
             ("/*", &["/", "/a", "/a/b"], &[]),
             ("*", &["/", "*", ""], &[]),
-            (
-                "/a/*/c",
-                &["/a/b/c", "/a/b/b/c", "/a//c"],
-                &["/a/c", "/a/b/c/", "/a/b"],
-            ),
+            ("/a/*/c", &["/a/b/c", "/a/b/b/c", "/a//c"], &["/a/c", "/a/b/c/", "/a/b"]),
             ("*/b/*", &["/a/b/c", "/b/"], &["/b", "/a/b"]),
-            (
-                "/a*b*a",
-                &["/aba", "/a-b-a", "/abbaa"],
-                &["/ab", "/a", "/aa"],
-            ),
+            ("/a*b*a", &["/aba", "/a-b-a", "/abbaa"], &["/ab", "/a", "/aa"]),
         ] {
-            yes.iter()
-                .for_each(|path| assert!(fits(pattern, path), "{pattern} {path}"));
-            no.iter()
-                .for_each(|path| assert!(!fits(pattern, path), "{pattern} {path}"));
+            yes.iter().for_each(|path| assert!(fits(pattern, path), "{pattern} {path}"));
+            no.iter().for_each(|path| assert!(!fits(pattern, path), "{pattern} {path}"));
         }
     }
 
@@ -275,16 +247,8 @@ mod tests {
 
     #[test]
     fn mistakes_say_what_to_type() {
-        assert!(
-            Pattern::parse("images/*")
-                .unwrap_err()
-                .contains("`/images/*`")
-        );
-        assert!(
-            Pattern::parse("/a/**/***")
-                .unwrap_err()
-                .contains("`/a/*/*`")
-        );
+        assert!(Pattern::parse("images/*").unwrap_err().contains("`/images/*`"));
+        assert!(Pattern::parse("/a/**/***").unwrap_err().contains("`/a/*/*`"));
         assert!(Pattern::parse("").is_err() && Pattern::parse("/a\n").is_err());
     }
 
@@ -319,12 +283,7 @@ mod tests {
         for _ in 0..longest {
             let end = all.len();
             for at in from..end {
-                all.extend(
-                    alphabet
-                        .iter()
-                        .map(|byte| format!("{}{}", all[at], *byte as char))
-                        .collect::<Vec<_>>(),
-                );
+                all.extend(alphabet.iter().map(|byte| format!("{}{}", all[at], *byte as char)).collect::<Vec<_>>());
             }
             from = end;
         }

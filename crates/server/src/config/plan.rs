@@ -161,10 +161,7 @@ impl Plan {
     /// What `amped serve DIR` means. The folder is not looked at: see `config::check_folder`.
     pub fn for_folder(dir: &Path) -> Plan {
         let root = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
-        Plan {
-            sites: vec![Site::for_folder(&root)],
-            ..Plan::default()
-        }
+        Plan { sites: vec![Site::for_folder(&root)], ..Plan::default() }
     }
 }
 
@@ -209,17 +206,8 @@ impl Site {
         let files = FilesPlan::new(root.to_path_buf());
         let route = Route::new(Pattern::everything(), Action::Files(files));
         let found = root.join("404.html");
-        let error_pages = if found.is_file() {
-            vec![(404, found)]
-        } else {
-            Vec::new()
-        };
-        Site {
-            names: Vec::new(),
-            routes: vec![route],
-            headers: Vec::new(),
-            error_pages,
-        }
+        let error_pages = if found.is_file() { vec![(404, found)] } else { Vec::new() };
+        Site { names: Vec::new(), routes: vec![route], headers: Vec::new(), error_pages }
     }
 
     /// The fields that configuration adds to the answer that `route` gives for `path` (decoded).
@@ -228,11 +216,7 @@ impl Site {
     /// the same name, the later one wins. Allocates: call it when a head is built, not per hit.
     pub fn fields_for<'a>(&'a self, route: &'a Route, path: &[u8]) -> Fields<'a> {
         let mut fields = Fields::default();
-        for rule in self
-            .headers
-            .iter()
-            .filter(|rule| rule.pattern.matches(path))
-        {
+        for rule in self.headers.iter().filter(|rule| rule.pattern.matches(path)) {
             fields.add(&rule.set, rule.cache_control.as_deref());
         }
         fields.add(&route.headers, route.cache_control.as_deref());
@@ -241,22 +225,14 @@ impl Site {
 
     /// The file of the site's own page for a status.
     pub fn error_page(&self, status: u16) -> Option<&Path> {
-        self.error_pages
-            .iter()
-            .find(|(code, _)| *code == status)
-            .map(|(_, path)| path.as_path())
+        self.error_pages.iter().find(|(code, _)| *code == status).map(|(_, path)| path.as_path())
     }
 }
 
 impl Route {
     /// A route that sets no fields.
     pub fn new(pattern: Pattern, action: Action) -> Route {
-        Route {
-            pattern,
-            action,
-            headers: Vec::new(),
-            cache_control: None,
-        }
+        Route { pattern, action, headers: Vec::new(), cache_control: None }
     }
 }
 
@@ -264,21 +240,14 @@ impl FilesPlan {
     /// The files below `root`, with the defaults.
     pub fn new(root: PathBuf) -> FilesPlan {
         let index = vec!["index.html".to_owned()];
-        FilesPlan {
-            root,
-            strip: 0,
-            index,
-            symlinks: Symlinks::Within,
-            hidden: false,
-        }
+        FilesPlan { root, strip: 0, index, symlinks: Symlinks::Within, hidden: false }
     }
 }
 
 impl<'a> Fields<'a> {
     fn add(&mut self, set: &'a [(String, String)], cache_control: Option<&'a str>) {
         for (name, value) in set {
-            self.set
-                .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            self.set.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
             self.set.push((name, value));
         }
         self.cache_control = cache_control.or(self.cache_control);
@@ -292,8 +261,7 @@ fn default_workers() -> usize {
 
 impl Plan {
     /// Where `amped` listens when nobody says otherwise: this machine alone can reach it.
-    pub const DEFAULT_LISTEN: SocketAddr =
-        SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+    pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 }
 
 impl OverloadBody {

@@ -35,11 +35,7 @@ impl Report {
     pub fn new(file: &Path, text: &str, mut problems: Vec<Problem>) -> Report {
         debug_assert!(!problems.is_empty());
         problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |s| s.start));
-        Report {
-            file: file.to_path_buf(),
-            text: text.to_owned(),
-            problems,
-        }
+        Report { file: file.to_path_buf(), text: text.to_owned(), problems }
     }
 
     /// The problems, in the order of the file.
@@ -65,21 +61,13 @@ impl fmt::Display for Report {
 impl Problem {
     /// A problem at a place. The sentence's part after its first colon stands beside the caret.
     pub fn at(span: &Range<usize>, sentence: impl AsRef<str>) -> Problem {
-        Problem {
-            span: Some(span.clone()),
-            ..Problem::whole(sentence)
-        }
+        Problem { span: Some(span.clone()), ..Problem::whole(sentence) }
     }
 
     /// A problem of the whole file.
     pub fn whole(sentence: impl AsRef<str>) -> Problem {
         let (title, hint) = halves(sentence.as_ref());
-        Problem {
-            title: title.to_owned(),
-            span: None,
-            hint: hint.to_owned(),
-            note: None,
-        }
+        Problem { title: title.to_owned(), span: None, hint: hint.to_owned(), note: None }
     }
 
     /// The same with more to know.
@@ -113,11 +101,7 @@ fn unknown_key(message: &str) -> Option<Problem> {
     let rest = message.strip_prefix("unknown field `")?;
     let (typed, expected) = rest.split_once('`')?;
     let valid: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-    let other = || {
-        SAME_ELSEWHERE
-            .iter()
-            .find(|(word, key)| *word == typed && valid.contains(key))
-    };
+    let other = || SAME_ELSEWHERE.iter().find(|(word, key)| *word == typed && valid.contains(key));
     let hint = match nearest(typed, &valid).or_else(|| other().map(|(_, key)| *key)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "not a key of this table".to_owned(),
@@ -135,11 +119,7 @@ fn plain(message: &str) -> String {
     let Some((found, expected)) = plain.split_once(", expected ") else {
         return plain;
     };
-    let expected = if expected.starts_with("struct ") {
-        "a table"
-    } else {
-        expected
-    };
+    let expected = if expected.starts_with("struct ") { "a table" } else { expected };
     match found.strip_prefix("wrong type: ") {
         Some("table") if expected == "a list" => {
             "this is one table: write its name in double brackets, as in `[[sites]]`".into()
@@ -168,30 +148,17 @@ fn show(f: &mut fmt::Formatter<'_>, report: &Report, problem: &Problem) -> fmt::
             }
         }
     }
-    problem
-        .note
-        .iter()
-        .try_for_each(|note| writeln!(f, "  = {note}"))
+    problem.note.iter().try_for_each(|note| writeln!(f, "  = {note}"))
 }
 
-fn show_line(
-    f: &mut fmt::Formatter<'_>,
-    file: &str,
-    text: &str,
-    span: &Range<usize>,
-    hint: &str,
-) -> fmt::Result {
+fn show_line(f: &mut fmt::Formatter<'_>, file: &str, text: &str, span: &Range<usize>, hint: &str) -> fmt::Result {
     let place = Place::of(text, span);
     let number = place.line.to_string();
     let margin = " ".repeat(number.len());
     writeln!(f, "{margin}--> {file}:{number}:{}", place.column)?;
     writeln!(f, "{margin} |")?;
     writeln!(f, "{number} | {}", place.text)?;
-    let line = format!(
-        "{margin} | {}{} {hint}",
-        " ".repeat(place.before),
-        "^".repeat(place.width)
-    );
+    let line = format!("{margin} | {}{} {hint}", " ".repeat(place.before), "^".repeat(place.width));
     writeln!(f, "{}", line.trim_end())
 }
 

@@ -44,10 +44,7 @@ impl Template {
         let pieces = split(typed)?;
         check_text(&pieces)?;
         check_start(typed, &pieces)?;
-        Ok(Template {
-            typed: typed.into(),
-            pieces,
-        })
+        Ok(Template { typed: typed.into(), pieces })
     }
 
     /// The value of `Location`: ASCII without spaces or control characters. Where the template
@@ -138,13 +135,8 @@ impl Piece {
 fn check_text(pieces: &[Piece]) -> Result<(), String> {
     for piece in pieces {
         let Piece::Text(text) = piece else { continue };
-        if let Some(bad) = text
-            .chars()
-            .find(|c| !c.is_ascii_graphic() || "\"<>\\^`{|}".contains(*c))
-        {
-            return Err(format!(
-                "a redirect cannot hold {bad:?}: write it percent-encoded"
-            ));
+        if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic() || "\"<>\\^`{|}".contains(*c)) {
+            return Err(format!("a redirect cannot hold {bad:?}: write it percent-encoded"));
         }
     }
     Ok(())
@@ -152,9 +144,7 @@ fn check_text(pieces: &[Piece]) -> Result<(), String> {
 
 /// The host must be the configuration's or the request's own, never a piece of the path.
 fn check_start(typed: &str, pieces: &[Piece]) -> Result<(), String> {
-    let after_scheme = typed
-        .strip_prefix("https://")
-        .or_else(|| typed.strip_prefix("http://"));
+    let after_scheme = typed.strip_prefix("https://").or_else(|| typed.strip_prefix("http://"));
     let Some(after) = after_scheme else {
         let local = typed.starts_with('/') && !typed.starts_with("//");
         return if local || pieces.first() == Some(&Piece::Path) {
@@ -183,11 +173,7 @@ fn check_start(typed: &str, pieces: &[Piece]) -> Result<(), String> {
 fn bare_host(host: &[u8]) -> Option<&[u8]> {
     let bracket = host.iter().position(|byte| *byte == b']').map(|at| at + 1);
     let colon = || host.iter().position(|byte| *byte == b':');
-    let end = if host.first() == Some(&b'[') {
-        bracket?
-    } else {
-        colon().unwrap_or(host.len())
-    };
+    let end = if host.first() == Some(&b'[') { bracket? } else { colon().unwrap_or(host.len()) };
     let bare = &host[..end];
     let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
     (!bare.is_empty() && bare.iter().all(good)).then_some(bare)
@@ -213,22 +199,14 @@ fn push_query(out: &mut String, query: Option<&[u8]>) {
     if let Some(query) = query {
         out.push(if out.contains('?') { '&' } else { '?' });
         for &byte in query {
-            push_byte(
-                out,
-                byte,
-                byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte),
-            );
+            push_byte(out, byte, byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte));
         }
     }
 }
 
 fn push_encoded(out: &mut String, bytes: &[u8]) {
     for &byte in bytes {
-        push_byte(
-            out,
-            byte,
-            byte.is_ascii_alphanumeric() || PATH_BYTES.contains(&byte),
-        );
+        push_byte(out, byte, byte.is_ascii_alphanumeric() || PATH_BYTES.contains(&byte));
     }
 }
 
@@ -253,64 +231,33 @@ mod tests {
     use super::*;
 
     fn fill(template: &str, path: &str, rest: &str, query: Option<&str>) -> String {
-        let parts = Parts {
-            host: b"a.example",
-            path: path.as_bytes(),
-            rest: rest.as_bytes(),
-            query: query.map(str::as_bytes),
-        };
+        let parts =
+            Parts { host: b"a.example", path: path.as_bytes(), rest: rest.as_bytes(), query: query.map(str::as_bytes) };
         Template::parse(template).unwrap().fill(parts)
     }
 
     #[test]
     fn fills() {
-        assert_eq!(
-            fill("https://{host}{path}{query}", "/a b", "", Some("c=d")),
-            "https://a.example/a%20b?c=d"
-        );
-        assert_eq!(
-            fill("https://b.example{path}", "/a", "", None),
-            "https://b.example/a"
-        );
-        assert_eq!(
-            fill("/new/{rest}", "/old/x/é", "x/é", None),
-            "/new/x/%C3%A9"
-        );
+        assert_eq!(fill("https://{host}{path}{query}", "/a b", "", Some("c=d")), "https://a.example/a%20b?c=d");
+        assert_eq!(fill("https://b.example{path}", "/a", "", None), "https://b.example/a");
+        assert_eq!(fill("/new/{rest}", "/old/x/é", "x/é", None), "/new/x/%C3%A9");
         assert_eq!(fill("/s?p=1{query}", "/", "", Some("q")), "/s?p=1&q");
     }
 
     #[test]
     fn no_path_becomes_a_host() {
         assert_eq!(fill("{path}", "//evil.example", "", None), "/evil.example");
-        assert_eq!(
-            fill("/{rest}", "/go//evil.example", "/evil.example", None),
-            "/evil.example"
-        );
-        assert_eq!(
-            fill("{path}", "/\\evil.example", "", None),
-            "/%5Cevil.example"
-        );
+        assert_eq!(fill("/{rest}", "/go//evil.example", "/evil.example", None), "/evil.example");
+        assert_eq!(fill("{path}", "/\\evil.example", "", None), "/%5Cevil.example");
         assert_eq!(fill("{path}", "/a\r\nb: c", "", None), "/a%0D%0Ab:%20c");
-        assert_eq!(
-            fill("https://b.example{path}", "@evil.example", "", None),
-            "https://b.example/@evil.example"
-        );
+        assert_eq!(fill("https://b.example{path}", "@evil.example", "", None), "https://b.example/@evil.example");
     }
 
     #[test]
     fn the_hosts_port_is_left_out() {
         let template = Template::parse("https://{host}{path}").unwrap();
-        for (host, bare) in [
-            ("a.example:80", "a.example"),
-            ("[::1]:80", "[::1]"),
-            ("b", "b"),
-        ] {
-            let parts = Parts {
-                host: host.as_bytes(),
-                path: b"/",
-                rest: b"",
-                query: None,
-            };
+        for (host, bare) in [("a.example:80", "a.example"), ("[::1]:80", "[::1]"), ("b", "b")] {
+            let parts = Parts { host: host.as_bytes(), path: b"/", rest: b"", query: None };
             assert_eq!(template.fill(parts), format!("https://{bare}/"));
         }
     }
@@ -319,12 +266,7 @@ mod tests {
     fn without_a_host_the_target_is_local() {
         let template = Template::parse("https://{host}:8443{path}{query}").unwrap();
         for host in ["", "a b", "evil.example/", ":80", "["] {
-            let parts = Parts {
-                host: host.as_bytes(),
-                path: b"//evil.example",
-                rest: b"",
-                query: Some(b"a"),
-            };
+            let parts = Parts { host: host.as_bytes(), path: b"//evil.example", rest: b"", query: Some(b"a") };
             assert_eq!(template.fill(parts), "/evil.example?a");
         }
     }

@@ -60,37 +60,22 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
 impl<T> From<Spanned<T>> for At<T> {
     fn from(spanned: Spanned<T>) -> At<T> {
         let span = spanned.span();
-        At {
-            value: spanned.into_inner(),
-            span,
-        }
+        At { value: spanned.into_inner(), span }
     }
 }
 
 impl<'de, T> Deserialize<'de> for Word<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Word<T>, D::Error> {
-        String::deserialize(from).map(|text| Word {
-            text,
-            kind: PhantomData,
-        })
+        String::deserialize(from).map(|text| Word { text, kind: PhantomData })
     }
 }
 
 impl<'de, T> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<OneOrMany<T>, D::Error> {
         let typed = At::<Texts>::deserialize(from)?;
-        let word = |at: At<String>| At {
-            value: Word {
-                text: at.value,
-                kind: PhantomData,
-            },
-            span: at.span,
-        };
+        let word = |at: At<String>| At { value: Word { text: at.value, kind: PhantomData }, span: at.span };
         Ok(OneOrMany(match typed.value {
-            Texts::One(value) => vec![word(At {
-                value,
-                span: typed.span,
-            })],
+            Texts::One(value) => vec![word(At { value, span: typed.span })],
             Texts::Many(list) => list.into_iter().map(word).collect(),
         }))
     }

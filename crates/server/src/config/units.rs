@@ -24,18 +24,11 @@ pub struct Listen(pub SocketAddr);
 /// Reads `65536`, `64KB` (64,000 bytes), `64KiB` (65,536 bytes) and so on, case aside.
 pub fn parse_size(typed: &str) -> Result<u64, String> {
     let (number, unit) = number_and_unit(typed);
-    let known = SIZES
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit));
+    let known = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
     let (Ok(number), Some((_, bytes))) = (number.parse::<u64>(), known) else {
-        return Err(format!(
-            "`{typed}` is not a size: {}",
-            size_hint(number, unit)
-        ));
+        return Err(format!("`{typed}` is not a size: {}", size_hint(number, unit)));
     };
-    number
-        .checked_mul(*bytes)
-        .ok_or(format!("`{typed}` is too large: expected less than 16EiB"))
+    number.checked_mul(*bytes).ok_or(format!("`{typed}` is too large: expected less than 16EiB"))
 }
 
 /// Reads `500ms`, `10s`, `2m`, `1h`; `0` needs no unit.
@@ -47,13 +40,8 @@ pub fn parse_duration(typed: &str) -> Result<Duration, String> {
         (Ok(number), Some((_, millis))) => number
             .checked_mul(*millis)
             .map(Duration::from_millis)
-            .ok_or(format!(
-                "`{typed}` is too long: expected at most some years"
-            )),
-        _ => Err(format!(
-            "`{typed}` is not a duration: {}",
-            wait_hint(number, unit)
-        )),
+            .ok_or(format!("`{typed}` is too long: expected at most some years")),
+        _ => Err(format!("`{typed}` is not a duration: {}", wait_hint(number, unit))),
     }
 }
 
@@ -62,18 +50,11 @@ pub fn parse_listen(typed: &str) -> Result<SocketAddr, String> {
     if let Some(port) = typed.strip_prefix(':').and_then(port) {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
     }
-    typed.parse().map_err(|_| {
-        format!(
-            "`{typed}` is not an address to listen on: {}",
-            listen_hint(typed)
-        )
-    })
+    typed.parse().map_err(|_| format!("`{typed}` is not an address to listen on: {}", listen_hint(typed)))
 }
 
 fn number_and_unit(typed: &str) -> (&str, &str) {
-    let end = typed
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(typed.len());
+    let end = typed.find(|c: char| !c.is_ascii_digit()).unwrap_or(typed.len());
     (&typed[..end], typed[end..].trim())
 }
 
@@ -82,9 +63,9 @@ fn size_hint(number: &str, unit: &str) -> String {
         return "write a whole number and a unit, such as `64KB` or `256MB`".into();
     }
     match unit.to_ascii_uppercase().as_str() {
-        letter @ ("K" | "M" | "G" | "T") => format!(
-            "write `{number}{letter}B` (powers of 1000) or `{number}{letter}iB` (powers of 1024)"
-        ),
+        letter @ ("K" | "M" | "G" | "T") => {
+            format!("write `{number}{letter}B` (powers of 1000) or `{number}{letter}iB` (powers of 1024)")
+        }
         _ => format!("write `{number}KB`, `{number}MB` or `{number}GiB`"),
     }
 }
@@ -103,20 +84,14 @@ fn wait_hint(number: &str, unit: &str) -> String {
 }
 
 fn listen_hint(typed: &str) -> String {
-    let bare = typed
-        .split_once("://")
-        .map_or(typed, |(_, rest)| rest)
-        .trim_end_matches('/');
+    let bare = typed.split_once("://").map_or(typed, |(_, rest)| rest).trim_end_matches('/');
     if let Some(port) = port(bare) {
         return format!("write `127.0.0.1:{port}`, or `:{port}` for every IPv4 address");
     }
     if let Ok(address) = bare.trim_matches(['[', ']']).parse::<IpAddr>() {
         return format!("write `{}`", SocketAddr::new(address, 8080));
     }
-    match bare
-        .rsplit_once(':')
-        .map(|(host, after)| (host, port(after)))
-    {
+    match bare.rsplit_once(':').map(|(host, after)| (host, port(after))) {
         Some(("*" | "", Some(port))) => format!("write `:{port}`"),
         Some(("localhost", Some(port))) => format!("write `127.0.0.1:{port}` or `[::1]:{port}`"),
         Some((_, Some(port))) => {
@@ -128,10 +103,7 @@ fn listen_hint(typed: &str) -> String {
 }
 
 fn port(typed: &str) -> Option<u16> {
-    typed
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| typed.parse().ok())?
+    typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok())?
 }
 
 /// `FromStr` and the schema of a text that a function reads.
@@ -163,11 +135,7 @@ macro_rules! read_by {
 
 read_by!(Size, parse_size, r"^[0-9]+ *([KkMmGgTt][Ii]?)?[Bb]?$");
 read_by!(Wait, parse_duration, r"^(0|[0-9]+ *(ms|s|m|h))$");
-read_by!(
-    Listen,
-    parse_listen,
-    r"^(\[[0-9A-Fa-f:.%]+\]|[0-9.]*):[0-9]+$"
-);
+read_by!(Listen, parse_listen, r"^(\[[0-9A-Fa-f:.%]+\]|[0-9.]*):[0-9]+$");
 
 const SIZES: [(&str, u64); 10] = [
     ("", 1),
@@ -223,18 +191,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (typed, millis) in [
-            ("0", 0),
-            ("500ms", 500),
-            ("1s", 1000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-        ] {
-            assert_eq!(
-                parse_duration(typed),
-                Ok(Duration::from_millis(millis)),
-                "{typed}"
-            );
+        for (typed, millis) in [("0", 0), ("500ms", 500), ("1s", 1000), ("2m", 120_000), ("1h", 3_600_000)] {
+            assert_eq!(parse_duration(typed), Ok(Duration::from_millis(millis)), "{typed}");
         }
         for (typed, says) in [
             ("10", "write `10s`"),

@@ -122,13 +122,7 @@ fn send(context: &Context, stream: &Stream, queue: &mut SendQueue, task: &mut Ta
     sent
 }
 
-fn send_last(
-    context: &Context,
-    stream: &Stream,
-    mut queue: SendQueue,
-    unread: &[u8],
-    task: &mut Task<'_>,
-) -> Next {
+fn send_last(context: &Context, stream: &Stream, mut queue: SendQueue, unread: &[u8], task: &mut Task<'_>) -> Next {
     match send(context, stream, &mut queue, task) {
         Poll::Ready(Ok(())) => {
             context.put_queue(queue);

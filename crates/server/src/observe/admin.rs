@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn status_is_json_and_the_rest_is_refused() {
-        assert!(ask("GET /status HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/json"));
+        assert!(
+            ask("GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+                .starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/json")
+        );
         assert!(ask("GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
         assert!(ask("POST /status HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
         assert!(ask("").starts_with("HTTP/1.1 405"));

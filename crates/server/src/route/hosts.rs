@@ -26,11 +26,7 @@ impl Hosts {
     pub fn new(sites: &[Site]) -> Hosts {
         let nameless = sites.iter().position(|site| site.names.is_empty());
         let other = nameless.and_then(|at| u16::try_from(at).ok()).unwrap_or(0);
-        let mut hosts = Hosts {
-            exact: Names::default(),
-            wildcards: Names::default(),
-            other,
-        };
+        let mut hosts = Hosts { exact: Names::default(), wildcards: Names::default(), other };
         for (site, at) in sites.iter().zip(0_u16..) {
             for name in &site.names {
                 let (names, name) = match name.strip_prefix("*.") {
@@ -52,11 +48,7 @@ impl Hosts {
         let Some(name) = bare(host, &mut space) else {
             return self.other;
         };
-        self.exact
-            .get(name)
-            .or_else(|| self.below(name))
-            .copied()
-            .unwrap_or(self.other)
+        self.exact.get(name).or_else(|| self.below(name)).copied().unwrap_or(self.other)
     }
 
     /// The wildcard with the most labels that `name` is below.
@@ -65,9 +57,7 @@ impl Hosts {
             return None;
         }
         let dots = name.iter().enumerate().filter(|(_, byte)| **byte == b'.');
-        dots.map(|(at, _)| at)
-            .filter(|at| *at > 0)
-            .find_map(|at| self.wildcards.get(&name[at + 1..]))
+        dots.map(|(at, _)| at).filter(|at| *at > 0).find_map(|at| self.wildcards.get(&name[at + 1..]))
     }
 }
 
@@ -109,12 +99,7 @@ mod tests {
 
     #[test]
     fn exact_then_wildcard_then_nameless() {
-        let hosts = hosts(&[
-            &["a.example"],
-            &[],
-            &["*.a.example", "*.deep.a.example"],
-            &["b.a.example", "[::1]"],
-        ]);
+        let hosts = hosts(&[&["a.example"], &[], &["*.a.example", "*.deep.a.example"], &["b.a.example", "[::1]"]]);
         for (host, site) in [
             ("a.example", 0),
             ("A.Example:8080", 0),

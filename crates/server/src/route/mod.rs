@@ -104,10 +104,7 @@ impl SiteRoutes {
         {
             return Some(*route);
         }
-        self.others
-            .iter()
-            .find(|(pattern, _)| pattern.matches(path))
-            .map(|(_, route)| *route)
+        self.others.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, route)| *route)
     }
 }
 
@@ -132,29 +129,15 @@ mod tests {
     fn site(names: &[&str], patterns: &[&str]) -> Site {
         let mut site = Site::for_folder(Path::new("/nowhere"));
         site.names = names.iter().map(|name| (*name).to_owned()).collect();
-        let route = |typed: &&str| {
-            Route::new(
-                Pattern::parse(typed).unwrap(),
-                Action::Status {
-                    code: 200,
-                    body: None,
-                },
-            )
-        };
+        let route = |typed: &&str| Route::new(Pattern::parse(typed).unwrap(), Action::Status { code: 200, body: None });
         site.routes = patterns.iter().map(route).collect();
         site
     }
 
     fn find(sites: &[Site], host: &str, path: &str) -> Option<(u16, u16)> {
-        let plan = Plan {
-            sites: sites.to_vec(),
-            ..Plan::default()
-        };
+        let plan = Plan { sites: sites.to_vec(), ..Plan::default() };
         let found = Router::new(&plan).find(host.as_bytes(), path.as_bytes())?;
-        assert_eq!(
-            found.route(&plan),
-            &plan.sites[found.site as usize].routes[found.route as usize]
-        );
+        assert_eq!(found.route(&plan), &plan.sites[found.site as usize].routes[found.route as usize]);
         Some((found.site, found.route))
     }
 
@@ -163,26 +146,12 @@ mod tests {
         let plan = Plan::for_folder(Path::new("/nowhere"));
         let router = Router::new(&plan);
         assert!(router.only.is_some());
-        assert_eq!(
-            router.find(b"any", b"*"),
-            Some(RouteId { site: 0, route: 0 })
-        );
+        assert_eq!(router.find(b"any", b"*"), Some(RouteId { site: 0, route: 0 }));
     }
 
     #[test]
     fn routes_in_the_documented_order() {
-        let sites = [site(
-            &[],
-            &[
-                "/*",
-                "*.png",
-                "/a/*",
-                "/a/b/*",
-                "/a/b/c.png",
-                "/x/*.png",
-                "/a/b",
-            ],
-        )];
+        let sites = [site(&[], &["/*", "*.png", "/a/*", "/a/b/*", "/a/b/c.png", "/x/*.png", "/a/b"])];
         for (path, route) in [
             ("/", 0),
             ("/x.html", 0),
@@ -205,12 +174,7 @@ mod tests {
             let mut turned = patterns;
             turned.rotate_left(turn);
             let sites = [site(&[], &turned)];
-            for (path, pattern) in [
-                ("/a/b/c", "/a/b/c"),
-                ("/a/b/x.png", "/a/b/*"),
-                ("/c.png", "*.png"),
-                ("/", "/*"),
-            ] {
+            for (path, pattern) in [("/a/b/c", "/a/b/c"), ("/a/b/x.png", "/a/b/*"), ("/c.png", "*.png"), ("/", "/*")] {
                 let (_, route) = find(&sites, "", path).unwrap();
                 assert_eq!(turned[route as usize], pattern, "{path}");
             }
@@ -222,10 +186,7 @@ mod tests {
         let sites = [site(&["a.example"], &["/a"]), site(&[], &["/b"])];
         assert_eq!(find(&sites, "a.example", "/b"), None);
         assert_eq!(find(&sites, "other", "/b"), Some((1, 0)));
-        let plan = Plan {
-            sites: sites.to_vec(),
-            ..Plan::default()
-        };
+        let plan = Plan { sites: sites.to_vec(), ..Plan::default() };
         assert_eq!(Router::new(&plan).site(b"A.example:80"), 0);
     }
 

@@ -60,12 +60,7 @@ pub struct Readings {
 }
 
 /// Runs a worker on this thread until it has drained; `ready` is told once, when it accepts or why it cannot.
-pub fn run(
-    shared: &Arc<Shared>,
-    place: usize,
-    sockets: Vec<OwnedFd>,
-    ready: impl FnOnce(Result<Readings, String>),
-) {
+pub fn run(shared: &Arc<Shared>, place: usize, sockets: Vec<OwnedFd>, ready: impl FnOnce(Result<Readings, String>)) {
     let runtime = match Runtime::new(shared.driver) {
         Ok(runtime) => runtime,
         Err(error) => return ready(Err(format!("driver {}: {error}", shared.driver))),

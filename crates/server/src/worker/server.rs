@@ -1,8 +1,8 @@
 //! One server process: everything that workers share is made, the workers are started, watched over, and ended.
 
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::channel;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 use amped_runtime::disk::Helpers;

@@ -8,11 +8,7 @@ use memchr::memchr;
 
 /// The host a request is for; what the target says wins over the Host field, which must be right all the same.
 #[inline]
-pub(super) fn choose<'b>(
-    target: &Target<'b>,
-    fields: &Fields<'b>,
-    version: Version,
-) -> Result<&'b [u8], Reject> {
+pub(super) fn choose<'b>(target: &Target<'b>, fields: &Fields<'b>, version: Version) -> Result<&'b [u8], Reject> {
     let host = match fields.known(Known::Host) {
         _ if fields.repeated(Known::Host) => return Err(TWO_HOSTS),
         Some(host) if is_valid(host) => host,
@@ -89,18 +85,8 @@ mod tests {
 
     #[test]
     fn hosts_with_and_without_ports_are_right() {
-        for host in [
-            "",
-            "a",
-            "a.b-c_d",
-            "127.0.0.1:8080",
-            "a:",
-            "[::1]",
-            "[::1]:80",
-            "[fe80::1%25eth0]:",
-            "%41",
-            ":80",
-        ] {
+        for host in ["", "a", "a.b-c_d", "127.0.0.1:8080", "a:", "[::1]", "[::1]:80", "[fe80::1%25eth0]:", "%41", ":80"]
+        {
             assert!(is_valid(host.as_bytes()), "{host}");
         }
     }

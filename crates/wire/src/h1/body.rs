@@ -109,9 +109,7 @@ mod tests {
         for piece in input.chunks(step) {
             let mut rest = piece;
             loop {
-                let (used, event) = decoder
-                    .decode(rest)
-                    .map_err(|reject| reject.status.code())?;
+                let (used, event) = decoder.decode(rest).map_err(|reject| reject.status.code())?;
                 consumed += used;
                 match event {
                     BodyEvent::Data(range) => body.extend_from_slice(&rest[range]),
@@ -127,11 +125,7 @@ mod tests {
     fn chunked(input: &[u8]) -> Result<(Vec<u8>, usize, bool), u16> {
         let whole = decode(Framing::Chunked, input, input.len().max(1));
         for step in 1..input.len() {
-            assert_eq!(
-                decode(Framing::Chunked, input, step),
-                whole,
-                "in steps of {step}"
-            );
+            assert_eq!(decode(Framing::Chunked, input, step), whole, "in steps of {step}");
         }
         whole
     }
@@ -139,22 +133,10 @@ mod tests {
     #[test]
     fn a_body_by_length_ends_after_its_bytes() {
         for step in 1..12 {
-            assert_eq!(
-                decode(Framing::Length(5), b"helloGET /", step),
-                Ok((b"hello".to_vec(), 5, true))
-            );
-            assert_eq!(
-                decode(Framing::Length(50), b"hello", step),
-                Ok((b"hello".to_vec(), 5, false))
-            );
-            assert_eq!(
-                decode(Framing::Length(u64::MAX), b"hello", step),
-                Ok((b"hello".to_vec(), 5, false))
-            );
-            assert_eq!(
-                decode(Framing::Length(0), b"GET /", step),
-                Ok((vec![], 0, true))
-            );
+            assert_eq!(decode(Framing::Length(5), b"helloGET /", step), Ok((b"hello".to_vec(), 5, true)));
+            assert_eq!(decode(Framing::Length(50), b"hello", step), Ok((b"hello".to_vec(), 5, false)));
+            assert_eq!(decode(Framing::Length(u64::MAX), b"hello", step), Ok((b"hello".to_vec(), 5, false)));
+            assert_eq!(decode(Framing::Length(0), b"GET /", step), Ok((vec![], 0, true)));
             assert_eq!(decode(Framing::None, b"GET /", step), Ok((vec![], 0, true)));
         }
     }
@@ -164,28 +146,12 @@ mod tests {
         for (input, body, left) in [
             (&b"0\r\n\r\n"[..], &b""[..], 0),
             (b"5\r\nhello\r\n0\r\n\r\nGET", b"hello", 3),
-            (
-                b"5\r\nhello\r\n00006\r\n world\r\n0000\r\n\r\n",
-                b"hello world",
-                0,
-            ),
-            (
-                b"A;a=b;c=\"d;e\"\r\n0123456789\r\n0;x\r\n\r\n",
-                b"0123456789",
-                0,
-            ),
+            (b"5\r\nhello\r\n00006\r\n world\r\n0000\r\n\r\n", b"hello world", 0),
+            (b"A;a=b;c=\"d;e\"\r\n0123456789\r\n0;x\r\n\r\n", b"0123456789", 0),
             (b"1 ;a\r\nx\r\n0\r\n\r\n", b"x", 0),
-            (
-                b"2\r\n\r\n\r\n0\r\nA: b\r\nC:\t\xffd \r\nE:\r\n\r\n\r\n",
-                b"\r\n",
-                2,
-            ),
+            (b"2\r\n\r\n\r\n0\r\nA: b\r\nC:\t\xffd \r\nE:\r\n\r\n\r\n", b"\r\n", 2),
         ] {
-            assert_eq!(
-                chunked(input),
-                Ok((body.to_vec(), input.len() - left, true)),
-                "{input:?}"
-            );
+            assert_eq!(chunked(input), Ok((body.to_vec(), input.len() - left, true)), "{input:?}");
         }
     }
 
@@ -229,10 +195,7 @@ mod tests {
         ] {
             assert_eq!(chunked(input.as_bytes()), Err(400), "{input:?}");
         }
-        assert!(matches!(
-            chunked(b"ffffffffffffffff\r\nx"),
-            Ok((_, _, false))
-        ));
+        assert!(matches!(chunked(b"ffffffffffffffff\r\nx"), Ok((_, _, false))));
     }
 
     #[test]
@@ -241,21 +204,9 @@ mod tests {
         let decode = |input: &str| decode(Framing::Chunked, input.as_bytes(), input.len());
         assert_eq!(decode(&format!("1;{filler}")), Err(400));
         assert_eq!(decode(&format!("0\r\nA:{filler}")), Err(431));
-        assert_eq!(
-            decode(&"1;a\r\nx\r\n".repeat(MAX_CHUNK_EXTENSIONS as usize)),
-            Err(400)
-        );
-        assert_eq!(
-            decode(&format!("0\r\n{}", "a:b\r\n".repeat(MAX_TRAILERS as usize))),
-            Err(431)
-        );
-        assert!(
-            decode(&format!(
-                "1;{}\r\nx",
-                &filler[..MAX_CHUNK_EXTENSIONS as usize - 1]
-            ))
-            .is_ok()
-        );
+        assert_eq!(decode(&"1;a\r\nx\r\n".repeat(MAX_CHUNK_EXTENSIONS as usize)), Err(400));
+        assert_eq!(decode(&format!("0\r\n{}", "a:b\r\n".repeat(MAX_TRAILERS as usize))), Err(431));
+        assert!(decode(&format!("1;{}\r\nx", &filler[..MAX_CHUNK_EXTENSIONS as usize - 1])).is_ok());
     }
 
     proptest! {
@@ -280,17 +231,6 @@ mod tests {
         }
     }
 
-    const PARTS: &[&[u8]] = &[
-        b"1\r\nx\r\n",
-        b"0\r\n",
-        b"\r\n",
-        b"a",
-        b"5",
-        b";",
-        b" ",
-        b"\r",
-        b"\n",
-        b"A: b\r\n",
-        b"\0",
-    ];
+    const PARTS: &[&[u8]] =
+        &[b"1\r\nx\r\n", b"0\r\n", b"\r\n", b"a", b"5", b";", b" ", b"\r", b"\n", b"A: b\r\n", b"\0"];
 }

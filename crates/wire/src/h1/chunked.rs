@@ -62,45 +62,29 @@ pub(super) enum State {
 
 impl Chunked {
     pub fn new() -> Chunked {
-        Chunked {
-            state: CHUNK_START,
-            extensions_left: MAX_CHUNK_EXTENSIONS,
-            trailers_left: MAX_TRAILERS,
-        }
+        Chunked { state: CHUNK_START, extensions_left: MAX_CHUNK_EXTENSIONS, trailers_left: MAX_TRAILERS }
     }
 
     /// Takes note that of a chunk's data so much is still to come.
     pub fn data_left(&mut self, left: u64) {
-        self.state = if left == 0 {
-            State::DataCr
-        } else {
-            State::Data(left)
-        };
+        self.state = if left == 0 { State::DataCr } else { State::Data(left) };
     }
 
     /// Takes one byte of the framing. A `match` over the whole grammar, kept in one place to be read against RFC 9112
     /// section 7.1.
     pub fn step(&mut self, byte: u8) -> Result<(), Reject> {
         self.state = match (self.state, byte) {
-            (State::Digits { size, count }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                digit(size, count, byte)?
-            }
+            (State::Digits { size, count }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => digit(size, count, byte)?,
             (State::Digits { count: 0, .. }, _) => return Err(Reject::bad("chunk without a size")),
-            (State::Digits { size, .. } | State::Extension { size }, b'\r') => {
-                State::SizeLf { size }
-            }
+            (State::Digits { size, .. } | State::Extension { size }, b'\r') => State::SizeLf { size },
             (State::Digits { size, .. } | State::Blank { size }, b' ' | b'\t') => {
                 self.extension(State::Blank { size })?
             }
-            (State::Digits { size, .. } | State::Blank { size }, b';') => {
-                self.extension(State::Extension { size })?
-            }
+            (State::Digits { size, .. } | State::Blank { size }, b';') => self.extension(State::Extension { size })?,
             (State::Digits { .. } | State::Blank { .. }, _) => {
                 return Err(Reject::bad("malformed chunk size"));
             }
-            (State::Extension { size }, _) if is_text(byte) => {
-                self.extension(State::Extension { size })?
-            }
+            (State::Extension { size }, _) if is_text(byte) => self.extension(State::Extension { size })?,
             (State::Extension { .. }, _) => {
                 return Err(Reject::bad("control byte in a chunk extension"));
             }
@@ -112,9 +96,7 @@ impl Chunked {
                 return Err(Reject::bad("chunk longer than its size"));
             }
             (State::LineStart, b'\r') => State::EndLf,
-            (State::LineStart | State::Name, _) if scan::is_tchar(byte) => {
-                self.trailer(State::Name)?
-            }
+            (State::LineStart | State::Name, _) if scan::is_tchar(byte) => self.trailer(State::Name)?,
             (State::Name, b':') => self.trailer(State::Value)?,
             (State::LineStart | State::Name, _) => {
                 return Err(Reject::bad("malformed trailer name"));
@@ -134,10 +116,7 @@ impl Chunked {
     }
 
     fn extension(&mut self, next: State) -> Result<State, Reject> {
-        self.extensions_left = self
-            .extensions_left
-            .checked_sub(1)
-            .ok_or(Reject::bad("chunk extensions too long"))?;
+        self.extensions_left = self.extensions_left.checked_sub(1).ok_or(Reject::bad("chunk extensions too long"))?;
         Ok(next)
     }
 
@@ -153,10 +132,7 @@ fn digit(size: u64, count: u32, byte: u8) -> Result<State, Reject> {
         return Err(Reject::bad("chunk size too large"));
     }
     let value = (byte as char).to_digit(16).unwrap_or_default();
-    Ok(State::Digits {
-        size: size << 4 | u64::from(value),
-        count: count + 1,
-    })
+    Ok(State::Digits { size: size << 4 | u64::from(value), count: count + 1 })
 }
 
 /// Whether this byte may stand in a value: visible, blank, tab or above 0x7f.
@@ -165,5 +141,4 @@ fn is_text(byte: u8) -> bool {
 }
 
 const CHUNK_START: State = State::Digits { size: 0, count: 0 };
-const TRAILERS_TOO_LONG: Reject =
-    Reject::new(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailers too long");
+const TRAILERS_TOO_LONG: Reject = Reject::new(Status::REQUEST_HEADER_FIELDS_TOO_LARGE, "trailers too long");

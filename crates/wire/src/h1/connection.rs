@@ -9,8 +9,7 @@ use crate::status::{Reject, Status};
 pub(super) fn apply(request: &mut Request) -> Result<(), Reject> {
     let options = connection_options(request);
     // RFC 9112 section 9.3: close wins; 1.1 goes on unless told, 1.0 only if told.
-    request.keep_alive =
-        !options.close && (request.version == Version::Http11 || options.keep_alive);
+    request.keep_alive = !options.close && (request.version == Version::Http11 || options.keep_alive);
     if options.upgrade && request.version == Version::Http11 {
         request.upgrade = request.fields.known(Known::Upgrade);
     }
@@ -20,9 +19,7 @@ pub(super) fn apply(request: &mut Request) -> Result<(), Reject> {
 
 /// The members of a comma-separated list, empty ones left out (RFC 9110 section 5.6.1).
 pub(super) fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|&b| b == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
+    list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
 #[derive(Default)]
@@ -35,13 +32,8 @@ struct Options {
 fn connection_options(request: &Request) -> Options {
     let mut options = Options::default();
     // What browsers send, spared the walk over a list.
-    if request.fields.known(Known::Connection) == Some(b"keep-alive")
-        && !request.fields.repeated(Known::Connection)
-    {
-        return Options {
-            keep_alive: true,
-            ..options
-        };
+    if request.fields.known(Known::Connection) == Some(b"keep-alive") && !request.fields.repeated(Known::Connection) {
+        return Options { keep_alive: true, ..options };
     }
     for option in request.fields.each(Known::Connection).flat_map(members) {
         options.close |= option.eq_ignore_ascii_case(b"close");
@@ -72,9 +64,7 @@ mod tests {
     use crate::head::Request;
 
     fn request(version: &str, lines: &str) -> Result<Request<'static>, u16> {
-        let head = format!("POST / HTTP/{version}\r\nHost: a\r\n{lines}\r\n\r\n")
-            .into_bytes()
-            .leak();
+        let head = format!("POST / HTTP/{version}\r\nHost: a\r\n{lines}\r\n\r\n").into_bytes().leak();
         match parse_request(head, &mut 0) {
             Ok(parsed) => Ok(parsed.expect("a whole head").0),
             Err(reject) => Err(reject.status.code()),
@@ -99,36 +89,20 @@ mod tests {
             ("1.0", "Connection: keep-alive, close", false),
             ("1.0", "Connection: x", false),
         ] {
-            assert_eq!(
-                request(version, lines).unwrap().keep_alive,
-                keep_alive,
-                "{version} {lines}"
-            );
+            assert_eq!(request(version, lines).unwrap().keep_alive, keep_alive, "{version} {lines}");
         }
     }
 
     #[test]
     fn an_upgrade_must_be_listed() {
         for (version, lines, upgrade) in [
-            (
-                "1.1",
-                "Upgrade: websocket\r\nConnection: Upgrade",
-                Some(&b"websocket"[..]),
-            ),
-            (
-                "1.1",
-                "Connection: keep-alive, upgrade\r\nUpgrade: h2c, x",
-                Some(b"h2c, x"),
-            ),
+            ("1.1", "Upgrade: websocket\r\nConnection: Upgrade", Some(&b"websocket"[..])),
+            ("1.1", "Connection: keep-alive, upgrade\r\nUpgrade: h2c, x", Some(b"h2c, x")),
             ("1.1", "Upgrade: websocket", None),
             ("1.1", "Connection: upgrade", None),
             ("1.0", "Upgrade: websocket\r\nConnection: upgrade", None),
         ] {
-            assert_eq!(
-                request(version, lines).unwrap().upgrade,
-                upgrade,
-                "{version} {lines}"
-            );
+            assert_eq!(request(version, lines).unwrap().upgrade, upgrade, "{version} {lines}");
         }
     }
 
@@ -136,22 +110,10 @@ mod tests {
     fn a_continuation_is_awaited_only_before_a_body() {
         for (version, lines, expected) in [
             ("1.1", "Expect: 100-continue\r\nContent-Length: 1", Ok(true)),
-            (
-                "1.1",
-                "Expect: 100-Continue\r\nTransfer-Encoding: chunked",
-                Ok(true),
-            ),
-            (
-                "1.1",
-                "Expect: 100-continue\r\nContent-Length: 0",
-                Ok(false),
-            ),
+            ("1.1", "Expect: 100-Continue\r\nTransfer-Encoding: chunked", Ok(true)),
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 0", Ok(false)),
             ("1.1", "Expect: 100-continue", Ok(false)),
-            (
-                "1.0",
-                "Expect: 100-continue\r\nContent-Length: 1",
-                Ok(false),
-            ),
+            ("1.0", "Expect: 100-continue\r\nContent-Length: 1", Ok(false)),
             ("1.1", "Expect: 200-ok", Err(417)),
             ("1.1", "Expect: 100-continue, x", Err(417)),
             ("1.1", "Expect: 100-continue\r\nExpect: x", Err(417)),

@@ -20,19 +20,14 @@ pub fn status_line(out: &mut Vec<u8>, status: Status, version: Version) {
 /// A field line. The name is ours. A value may quote what a client sent, decoded even, so a CR, LF or NUL in it is
 /// written as a space (RFC 9110 section 5.5): no value ever begins another line.
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    debug_assert!(
-        scan::is_token(name),
-        "a field name of our own that is no token"
-    );
+    debug_assert!(scan::is_token(name), "a field name of our own that is no token");
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     let start = out.len();
     out.extend_from_slice(value);
     if memchr3(b'\r', b'\n', 0, value).is_some() {
         let written = out[start..].iter_mut();
-        written
-            .filter(|b| matches!(b, b'\r' | b'\n' | 0))
-            .for_each(|b| *b = b' ');
+        written.filter(|b| matches!(b, b'\r' | b'\n' | 0)).for_each(|b| *b = b' ');
     }
     out.extend_from_slice(CRLF);
 }
@@ -55,11 +50,7 @@ pub fn end(out: &mut Vec<u8>) {
 pub fn chunk_header(out: &mut Vec<u8>, len: u64) {
     debug_assert!(len != 0, "an empty chunk ends the body");
     let digits = (u64::BITS - len.leading_zeros()).div_ceil(4).max(1);
-    out.extend(
-        (0..digits)
-            .rev()
-            .map(|place| HEX[(len >> (place * 4)) as usize & 15]),
-    );
+    out.extend((0..digits).rev().map(|place| HEX[(len >> (place * 4)) as usize & 15]));
     out.extend_from_slice(CRLF);
 }
 
@@ -121,19 +112,10 @@ mod tests {
             field_u64(out, b"Content-Length", 120);
             end(out);
         });
-        assert_eq!(
-            head,
-            "HTTP/1.1 404 Not Found\r\nServer: amped\r\nContent-Length: 120\r\n\r\n"
-        );
-        assert_eq!(
-            text(|out| status_line(out, Status::OK, Version::Http10)),
-            "HTTP/1.0 200 OK\r\n"
-        );
+        assert_eq!(head, "HTTP/1.1 404 Not Found\r\nServer: amped\r\nContent-Length: 120\r\n\r\n");
+        assert_eq!(text(|out| status_line(out, Status::OK, Version::Http10)), "HTTP/1.0 200 OK\r\n");
         // RFC 9112 section 4: the space stays even when the phrase is empty.
-        assert_eq!(
-            text(|out| status_line(out, Status::new(299).unwrap(), Version::Http11)),
-            "HTTP/1.1 299 \r\n"
-        );
+        assert_eq!(text(|out| status_line(out, Status::new(299).unwrap(), Version::Http11)), "HTTP/1.1 299 \r\n");
     }
 
     #[test]
@@ -144,25 +126,11 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_the_standard_library_would() {
-        for value in [
-            0,
-            1,
-            9,
-            10,
-            99,
-            100,
-            12345,
-            u64::from(u32::MAX),
-            u64::MAX - 1,
-            u64::MAX,
-        ] {
+        for value in [0, 1, 9, 10, 99, 100, 12345, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
             assert_eq!(text(|out| decimal(out, value)), value.to_string());
             assert_eq!(decimal_len(value), value.to_string().len() as u64);
             if value != 0 {
-                assert_eq!(
-                    text(|out| chunk_header(out, value)),
-                    format!("{value:x}\r\n")
-                );
+                assert_eq!(text(|out| chunk_header(out, value)), format!("{value:x}\r\n"));
             }
         }
     }
@@ -170,9 +138,6 @@ mod tests {
     #[test]
     fn a_body_ends_with_or_without_trailers() {
         assert_eq!(text(|out| last_chunk(out, &[])), "0\r\n\r\n");
-        assert_eq!(
-            text(|out| last_chunk(out, &[(b"A", b"b")])),
-            "0\r\nA: b\r\n\r\n"
-        );
+        assert_eq!(text(|out| last_chunk(out, &[(b"A", b"b")])), "0\r\nA: b\r\n\r\n");
     }
 }

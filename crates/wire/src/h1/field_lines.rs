@@ -100,23 +100,12 @@ mod tests {
         for (text, expected) in [
             (&b"\r\n"[..], &[][..]),
             (b"A:b\r\n\r\n", &[(&b"A"[..], &b"b"[..])]),
-            (
-                b"A: \t b\tc d \t\r\nx!:\r\n\r\n",
-                &[(b"A", b"b\tc d"), (b"x!", b"")],
-            ),
-            (
-                b"A: \xff\x80:\"\r\nHost: \r\n\r\n",
-                &[(b"A", b"\xff\x80:\""), (b"Host", b"")],
-            ),
+            (b"A: \t b\tc d \t\r\nx!:\r\n\r\n", &[(b"A", b"b\tc d"), (b"x!", b"")]),
+            (b"A: \xff\x80:\"\r\nHost: \r\n\r\n", &[(b"A", b"\xff\x80:\""), (b"Host", b"")]),
         ] {
             assert_eq!(lines(text), Ok(Some(expected.to_vec())));
             for end in 0..text.len() {
-                assert_eq!(
-                    lines(&text[..end]),
-                    Ok(None),
-                    "{:?}",
-                    text[..end].escape_ascii()
-                );
+                assert_eq!(lines(&text[..end]), Ok(None), "{:?}", text[..end].escape_ascii());
             }
         }
     }
@@ -157,9 +146,7 @@ mod tests {
     #[test]
     fn their_number_is_bounded() {
         let many = |n: usize| "a:b\r\n".repeat(n) + "\r\n";
-        assert!(
-            matches!(lines(many(MAX_FIELDS).as_bytes()), Ok(Some(found)) if found.len() == MAX_FIELDS)
-        );
+        assert!(matches!(lines(many(MAX_FIELDS).as_bytes()), Ok(Some(found)) if found.len() == MAX_FIELDS));
         assert_eq!(lines(many(MAX_FIELDS + 1).as_bytes()), Err(431));
     }
 }

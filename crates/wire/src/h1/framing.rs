@@ -19,9 +19,7 @@ pub(super) fn of(fields: &Fields, version: Version) -> Result<Framing, Reject> {
     match length {
         None => Ok(Framing::None),
         Some(_) if fields.repeated(Known::ContentLength) => Err(TWO_LENGTHS),
-        Some(digits) => content_length(digits)
-            .map(Framing::Length)
-            .ok_or(WRONG_LENGTH),
+        Some(digits) => content_length(digits).map(Framing::Length).ok_or(WRONG_LENGTH),
     }
 }
 
@@ -50,15 +48,7 @@ fn chunked(fields: &Fields) -> Result<Framing, Reject> {
     match (last_is_chunked, chunks) {
         (false, _) if unknown => Err(UNKNOWN_CODING),
         (false, _) => Err(NOT_LAST),
-        (true, 1)
-            if fields
-                .each(Known::TransferEncoding)
-                .flat_map(members)
-                .count()
-                == 1 =>
-        {
-            Ok(Framing::Chunked)
-        }
+        (true, 1) if fields.each(Known::TransferEncoding).flat_map(members).count() == 1 => Ok(Framing::Chunked),
         (true, 1) => Err(UNKNOWN_CODING),
         (true, _) => Err(TWICE_CHUNKED),
     }
@@ -66,15 +56,7 @@ fn chunked(fields: &Fields) -> Result<Framing, Reject> {
 
 /// The codings of the registry that are not chunked (RFC 9112 section 7.2).
 fn is_registered(coding: &[u8]) -> bool {
-    [
-        &b"gzip"[..],
-        b"x-gzip",
-        b"deflate",
-        b"compress",
-        b"x-compress",
-    ]
-    .iter()
-    .any(|c| coding.eq_ignore_ascii_case(c))
+    [&b"gzip"[..], b"x-gzip", b"deflate", b"compress", b"x-compress"].iter().any(|c| coding.eq_ignore_ascii_case(c))
 }
 
 const BOTH: Reject = Reject::bad("both Content-Length and Transfer-Encoding");
@@ -104,11 +86,7 @@ mod tests {
             ("1.1", "X: y", Framing::None),
             ("1.1", "Content-Length: 0", Framing::Length(0)),
             ("1.0", "Content-Length: 007", Framing::Length(7)),
-            (
-                "1.1",
-                "Content-Length: 18446744073709551615",
-                Framing::Length(u64::MAX),
-            ),
+            ("1.1", "Content-Length: 18446744073709551615", Framing::Length(u64::MAX)),
             ("1.1", "Transfer-Encoding: chunked", Framing::Chunked),
             ("1.1", "transfer-encoding:\tCHUNKED ", Framing::Chunked),
             ("1.1", "Transfer-Encoding: , chunked,", Framing::Chunked),
@@ -129,41 +107,21 @@ mod tests {
             ("1.1", "Content-Length: 18446744073709551616", 400),
             ("1.1", "Content-Length: 1\r\nContent-Length: 1", 400),
             ("1.1", "Content-Length: 1\r\ncontent-length: 2", 400),
-            (
-                "1.1",
-                "Content-Length: 1\r\nTransfer-Encoding: chunked",
-                400,
-            ),
-            (
-                "1.1",
-                "Transfer-Encoding: chunked\r\nContent-Length: 1",
-                400,
-            ),
+            ("1.1", "Content-Length: 1\r\nTransfer-Encoding: chunked", 400),
+            ("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 1", 400),
             ("1.0", "Transfer-Encoding: chunked", 400),
             ("1.1", "Transfer-Encoding:", 400),
             ("1.1", "Transfer-Encoding: gzip", 400),
             ("1.1", "Transfer-Encoding: chunked, gzip", 400),
-            (
-                "1.1",
-                "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip",
-                400,
-            ),
+            ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip", 400),
             ("1.1", "Transfer-Encoding: chunked, chunked", 400),
-            (
-                "1.1",
-                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-                400,
-            ),
+            ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
             ("1.1", "Transfer-Encoding: identity", 501),
             ("1.1", "Transfer-Encoding: xchunked", 501),
             ("1.1", "Transfer-Encoding: chunked;q=1", 501),
             ("1.1", "Transfer-Encoding: \"chunked\"", 501),
             ("1.1", "Transfer-Encoding: gzip, chunked", 501),
-            (
-                "1.1",
-                "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
-                501,
-            ),
+            ("1.1", "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 501),
         ] {
             assert_eq!(framing(version, lines), Err(status), "{lines}");
         }

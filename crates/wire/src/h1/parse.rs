@@ -16,10 +16,7 @@ use memchr::{memchr, memchr_iter};
 /// more bytes are never asked for.
 ///
 /// A refusal may come before the head is complete, and never depends on how the bytes were split.
-pub fn parse_request<'b>(
-    buf: &'b [u8],
-    scanned: &mut usize,
-) -> Result<Option<(Request<'b>, usize)>, Reject> {
+pub fn parse_request<'b>(buf: &'b [u8], scanned: &mut usize) -> Result<Option<(Request<'b>, usize)>, Reject> {
     if *scanned != 0 && !worth_parsing(buf, *scanned) {
         *scanned = buf.len();
         return Ok(None);
@@ -67,11 +64,7 @@ fn worth_parsing(buf: &[u8], scanned: usize) -> bool {
 fn whole_head(buf: &[u8]) -> Result<(Request<'_>, usize), Stop> {
     // Never looking past the limit makes a refusal depend on the bytes alone, not on how many have come.
     let buf = buf.get(..MAX_HEAD).unwrap_or(buf);
-    let skipped = if buf.first() == Some(&b'\r') {
-        empty_lines(buf)?
-    } else {
-        0
-    };
+    let skipped = if buf.first() == Some(&b'\r') { empty_lines(buf)? } else { 0 };
     let head = &buf[skipped..];
     let line = request_line::parse(head)?;
     let (fields, len) = match field_lines::parse(head, line.end) {
@@ -139,10 +132,8 @@ pub(super) const CRLF: &[u8] = b"\r\n";
 const LONGEST_LINE: usize = MAX_REQUEST_LINE + (1 + MAX_EMPTY_LINES) * CRLF.len();
 
 /// The fields that say something of the body or the connection; most requests have none of them.
-const MEANINGFUL: u32 = Known::Connection.bit()
-    | Known::ContentLength.bit()
-    | Known::TransferEncoding.bit()
-    | Known::Expect.bit();
+const MEANINGFUL: u32 =
+    Known::Connection.bit() | Known::ContentLength.bit() | Known::TransferEncoding.bit() | Known::Expect.bit();
 
 #[cfg(test)]
 mod tests {
@@ -156,10 +147,7 @@ mod tests {
     }
 
     /// The same, if the bytes arrive in pieces that end at `ends`.
-    fn in_pieces(
-        bytes: &[u8],
-        ends: impl Iterator<Item = usize>,
-    ) -> Result<Option<(String, usize)>, Reject> {
+    fn in_pieces(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Result<Option<(String, usize)>, Reject> {
         let mut scanned = 0;
         for end in ends.chain([bytes.len()]) {
             let parsed = parse_request(&bytes[..end], &mut scanned);
@@ -171,17 +159,12 @@ mod tests {
         Ok(None)
     }
 
-    fn outline(
-        parsed: Result<Option<(Request, usize)>, Reject>,
-    ) -> Result<Option<(String, usize)>, Reject> {
+    fn outline(parsed: Result<Option<(Request, usize)>, Reject>) -> Result<Option<(String, usize)>, Reject> {
         parsed.map(|done| done.map(|(request, len)| (format!("{request:?}"), len)))
     }
 
     fn status(text: &str) -> u16 {
-        whole(text.as_bytes()).map_or_else(
-            |reject| reject.status.code(),
-            |done| if done.is_some() { 200 } else { 0 },
-        )
+        whole(text.as_bytes()).map_or_else(|reject| reject.status.code(), |done| if done.is_some() { 200 } else { 0 })
     }
 
     #[test]
@@ -193,17 +176,8 @@ mod tests {
             (request.method, request.method_raw, request.raw_target),
             (Method::Post, &b"POST"[..], &b"/a?b"[..])
         );
-        assert_eq!(
-            request.target,
-            Target::Origin {
-                path: b"/a",
-                query: Some(b"b")
-            }
-        );
-        assert_eq!(
-            (request.host, request.framing, request.keep_alive),
-            (&b"c:1"[..], Framing::Length(3), true)
-        );
+        assert_eq!(request.target, Target::Origin { path: b"/a", query: Some(b"b") });
+        assert_eq!((request.host, request.framing, request.keep_alive), (&b"c:1"[..], Framing::Length(3), true));
         assert_eq!(request.fields.get("content-length"), Some(&b"3"[..]));
     }
 
@@ -218,11 +192,7 @@ mod tests {
             ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "a"),
             ("CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n", "b:443"),
         ] {
-            let host = parse_request(text.as_bytes(), &mut 0)
-                .unwrap()
-                .unwrap()
-                .0
-                .host;
+            let host = parse_request(text.as_bytes(), &mut 0).unwrap().unwrap().0.host;
             assert_eq!(host, expected.as_bytes(), "{text}");
         }
     }
@@ -248,10 +218,7 @@ mod tests {
         ] {
             assert_eq!(status(text), expected, "{text:?}");
         }
-        assert_eq!(
-            status(&("\r\n".repeat(MAX_EMPTY_LINES) + "GET / HTTP/1.0\r\n\r\n")),
-            200
-        );
+        assert_eq!(status(&("\r\n".repeat(MAX_EMPTY_LINES) + "GET / HTTP/1.0\r\n\r\n")), 200);
         assert_eq!(status(&"\r\n".repeat(MAX_EMPTY_LINES + 1)), 400);
     }
 
@@ -264,11 +231,7 @@ mod tests {
     #[test]
     fn a_head_is_bounded_however_it_arrives() {
         let long_line = format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD));
-        for (text, expected) in [
-            (head_of(MAX_HEAD), 200),
-            (head_of(MAX_HEAD + 1), 431),
-            (long_line, 414),
-        ] {
+        for (text, expected) in [(head_of(MAX_HEAD), 200), (head_of(MAX_HEAD + 1), 431), (long_line, 414)] {
             assert_eq!(status(&text), expected);
             let pieces = in_pieces(text.as_bytes(), 1..text.len());
             assert_eq!(pieces, whole(text.as_bytes()));
@@ -277,19 +240,11 @@ mod tests {
 
     #[test]
     fn endless_bytes_are_refused_at_the_limit() {
-        for (start, filler, expected) in [
-            ("GET /", "a", 414),
-            ("GET / HTTP/1.1\r\nX: ", "a", 431),
-            ("GET / HTTP/1.1\r\n", "a:b\r\n", 431),
-        ] {
+        for (start, filler, expected) in
+            [("GET /", "a", 414), ("GET / HTTP/1.1\r\nX: ", "a", 431), ("GET / HTTP/1.1\r\n", "a:b\r\n", 431)]
+        {
             let text = start.to_owned() + &filler.repeat(MAX_HEAD);
-            assert_eq!(
-                in_pieces(text.as_bytes(), 1..text.len())
-                    .unwrap_err()
-                    .status
-                    .code(),
-                expected
-            );
+            assert_eq!(in_pieces(text.as_bytes(), 1..text.len()).unwrap_err().status.code(), expected);
         }
     }
 
@@ -298,23 +253,15 @@ mod tests {
         for start in ["", "\r\n", "\r\n\r\n"] {
             let text = start.to_owned() + &head_of(MAX_HEAD * 2);
             let mut scanned = 0;
-            assert!(matches!(
-                parse_request(&text.as_bytes()[..MAX_HEAD - 1], &mut scanned),
-                Ok(None)
-            ));
+            assert!(matches!(parse_request(&text.as_bytes()[..MAX_HEAD - 1], &mut scanned), Ok(None)));
             assert!(parse_request(&text.as_bytes()[..MAX_HEAD], &mut scanned).is_err());
         }
     }
 
     #[test]
     fn a_dribbled_head_is_parsed_only_a_few_times() {
-        let text = format!(
-            "\r\nGET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-            "X: y\r\n".repeat(90)
-        );
-        let tries = (1..text.len())
-            .filter(|&seen| worth_parsing(&text.as_bytes()[..seen + 1], seen))
-            .count();
+        let text = format!("\r\nGET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(90));
+        let tries = (1..text.len()).filter(|&seen| worth_parsing(&text.as_bytes()[..seen + 1], seen)).count();
         assert!(tries <= 4, "{tries} tries");
     }
 
@@ -327,10 +274,7 @@ mod tests {
     #[test]
     fn a_bare_lf_is_refused_when_it_comes() {
         let text = b"GET / HTTP/1.1\r\nHost: a\n";
-        assert_eq!(
-            in_pieces(text, 1..text.len()).unwrap_err().status.code(),
-            400
-        );
+        assert_eq!(in_pieces(text, 1..text.len()).unwrap_err().status.code(), 400);
     }
 
     /// Pieces of heads, right and wrong: random bytes would not come far.

@@ -38,11 +38,7 @@ pub(super) fn parse(head: &[u8]) -> Result<RequestLine<'_>, Stop> {
 fn parts(line: &[u8]) -> Result<RequestLine<'_>, Stop> {
     let (method, start) = method(line)?;
     let path_end = scan::path_end(line, start);
-    let end = if line.get(path_end) == Some(&b'?') {
-        scan::query_end(line, path_end + 1)
-    } else {
-        path_end
-    };
+    let end = if line.get(path_end) == Some(&b'?') { scan::query_end(line, path_end + 1) } else { path_end };
     match line.get(end) {
         Some(b' ') if end > start => {}
         None => return Err(Stop::More),
@@ -64,11 +60,7 @@ fn method(line: &[u8]) -> Result<(Method, usize), Stop> {
     if line.starts_with(b"GET ") {
         return Ok((Method::Get, 4));
     }
-    let len = line
-        .iter()
-        .take(MAX_METHOD + 1)
-        .take_while(|&&b| scan::is_tchar(b))
-        .count();
+    let len = line.iter().take(MAX_METHOD + 1).take_while(|&&b| scan::is_tchar(b)).count();
     match line.get(len) {
         _ if len > MAX_METHOD => refuse(Status::NOT_IMPLEMENTED, "method too long"),
         Some(b' ') if len > 0 => Ok((Method::from_bytes(&line[..len]), len + 1)),
@@ -103,27 +95,15 @@ fn version(line: &[u8], at: usize) -> Result<Version, Stop> {
 #[cold]
 fn odd_version(rest: &[u8]) -> Result<Version, Stop> {
     for (at, (&byte, &expected)) in rest.iter().zip(VERSION_LINE).enumerate() {
-        let right = if expected.is_ascii_digit() {
-            byte.is_ascii_digit()
-        } else {
-            byte == expected
-        };
+        let right = if expected.is_ascii_digit() { byte.is_ascii_digit() } else { byte == expected };
         if !right {
-            return bad(if byte == b'\n' {
-                "bare LF in the request line"
-            } else {
-                "malformed version"
-            });
+            return bad(if byte == b'\n' { "bare LF in the request line" } else { "malformed version" });
         }
         if at == MINOR && rest[MAJOR] != b'1' {
             return refuse(Status::HTTP_VERSION_NOT_SUPPORTED, "unknown HTTP version");
         }
     }
-    if rest.len() < VERSION_LINE.len() {
-        Err(Stop::More)
-    } else {
-        Ok(Version::Http11)
-    }
+    if rest.len() < VERSION_LINE.len() { Err(Stop::More) } else { Ok(Version::Http11) }
 }
 
 const LONGEST: usize = MAX_REQUEST_LINE + CRLF.len();
@@ -153,20 +133,12 @@ mod tests {
             (&b"GET / HTTP/1.1\r\n"[..], (Get, &b"/"[..], Http11)),
             (b"GETX / HTTP/1.1\r\n", (Other, b"/", Http11)),
             (b"get /a?b HTTP/1.0\r\n", (Other, b"/a?b", Http10)),
-            (
-                b"DELETE /%00\xff\"<>\\^`{|} HTTP/1.1\r\n",
-                (Delete, b"/%00\xff\"<>\\^`{|}", Http11),
-            ),
+            (b"DELETE /%00\xff\"<>\\^`{|} HTTP/1.1\r\n", (Delete, b"/%00\xff\"<>\\^`{|}", Http11)),
             (b"M-SEARCH * HTTP/1.7\r\n", (Other, b"*", Http11)),
         ] {
             assert_eq!(line(text), Ok(Some(expected)));
             for end in 0..text.len() {
-                assert_eq!(
-                    line(&text[..end]),
-                    Ok(None),
-                    "{:?}",
-                    text[..end].escape_ascii()
-                );
+                assert_eq!(line(&text[..end]), Ok(None), "{:?}", text[..end].escape_ascii());
             }
         }
     }
@@ -214,26 +186,12 @@ mod tests {
 
     #[test]
     fn long_parts_are_told_apart() {
-        let get = |len: usize| {
-            format!(
-                "GET /{} HTTP/1.1\r\n",
-                "a".repeat(len - "GET / HTTP/1.1".len())
-            )
-        };
-        assert!(matches!(
-            line(get(MAX_REQUEST_LINE).as_bytes()),
-            Ok(Some(_))
-        ));
+        let get = |len: usize| format!("GET /{} HTTP/1.1\r\n", "a".repeat(len - "GET / HTTP/1.1".len()));
+        assert!(matches!(line(get(MAX_REQUEST_LINE).as_bytes()), Ok(Some(_))));
         assert_eq!(line(get(MAX_REQUEST_LINE + 1).as_bytes()), Err(414));
-        assert_eq!(
-            line(&get(MAX_REQUEST_LINE * 2).as_bytes()[..MAX_REQUEST_LINE + 1]),
-            Ok(None)
-        );
+        assert_eq!(line(&get(MAX_REQUEST_LINE * 2).as_bytes()[..MAX_REQUEST_LINE + 1]), Ok(None));
         assert_eq!(line("M".repeat(MAX_METHOD).as_bytes()), Ok(None));
         assert_eq!(line("M".repeat(MAX_METHOD + 1).as_bytes()), Err(501));
-        assert!(matches!(
-            line(("M".repeat(MAX_METHOD) + " / HTTP/1.1\r\n").as_bytes()),
-            Ok(Some(_))
-        ));
+        assert!(matches!(line(("M".repeat(MAX_METHOD) + " / HTTP/1.1\r\n").as_bytes()), Ok(Some(_))));
     }
 }

@@ -5,17 +5,13 @@
 /// The first position from `from` on of a control byte, DEL, space, `?` or `#`: where a path ends.
 #[inline]
 pub(super) fn path_end(buf: &[u8], from: usize) -> usize {
-    search(buf, from, |word| {
-        word.below(0x21) | word.equal(0x7f) | word.equal(b'?') | word.equal(b'#')
-    })
+    search(buf, from, |word| word.below(0x21) | word.equal(0x7f) | word.equal(b'?') | word.equal(b'#'))
 }
 
 /// The first position from `from` on of a control byte, DEL, space or `#`: where a query ends.
 #[inline]
 pub(super) fn query_end(buf: &[u8], from: usize) -> usize {
-    search(buf, from, |word| {
-        word.below(0x21) | word.equal(0x7f) | word.equal(b'#')
-    })
+    search(buf, from, |word| word.below(0x21) | word.equal(0x7f) | word.equal(b'#'))
 }
 
 /// The first position from `from` on of a colon, control byte or space: where a field's name ends.
@@ -75,11 +71,7 @@ fn last_word(buf: &[u8], at: usize, stops: impl Fn(Word) -> u64) -> usize {
     }
     let bytes = match buf.last_chunk() {
         Some(bytes) => u64::from_le_bytes(*bytes) >> ((WORD - left) * 8),
-        None => buf
-            .iter()
-            .rev()
-            .take(left)
-            .fold(0, |word, &b| word << 8 | u64::from(b)),
+        None => buf.iter().rev().take(left).fold(0, |word, &b| word << 8 | u64::from(b)),
     };
     // What is beyond the end reads as NUL, which every search stops at: just where the buffer ends.
     at + stops(Word(bytes)).trailing_zeros() as usize / 8
@@ -161,9 +153,7 @@ mod tests {
     #[test]
     fn tokens_are_told_from_other_bytes() {
         assert!(is_token(b"GET") && is_token(b"x-!#$%&'*+.^_`|~9"));
-        for bad in [
-            "", "a b", "a:", "a(", "a\"", "a/", "ä", "a\0", "a\x7f", "@", "[", "{", "a,",
-        ] {
+        for bad in ["", "a b", "a:", "a(", "a\"", "a/", "ä", "a\0", "a\x7f", "@", "[", "{", "a,"] {
             assert!(!is_token(bad.as_bytes()), "{bad:?}");
         }
         assert!(is_tchar(b'a') && !is_tchar(b' '));

@@ -9,26 +9,15 @@ use memchr::memchr;
 
 /// The form of `target`, whose path part is its first `path_len` bytes.
 #[inline]
-pub(super) fn classify(
-    method: Method,
-    target: &[u8],
-    path_len: usize,
-) -> Result<Target<'_>, Reject> {
+pub(super) fn classify(method: Method, target: &[u8], path_len: usize) -> Result<Target<'_>, Reject> {
     if method == Method::Connect {
         return connect(target);
     }
     if target[0] == b'/' {
-        return Ok(Target::Origin {
-            path: &target[..path_len],
-            query: target.get(path_len + 1..),
-        });
+        return Ok(Target::Origin { path: &target[..path_len], query: target.get(path_len + 1..) });
     }
     if target == b"*" {
-        return if method == Method::Options {
-            Ok(Target::Asterisk)
-        } else {
-            Err(STRAY_ASTERISK)
-        };
+        return if method == Method::Options { Ok(Target::Asterisk) } else { Err(STRAY_ASTERISK) };
     }
     absolute(target, path_len)
 }
@@ -56,12 +45,7 @@ fn absolute(target: &[u8], path_len: usize) -> Result<Target<'_>, Reject> {
     if authority.is_empty() || !authority::is_valid(authority) {
         return Err(WRONG_AUTHORITY);
     }
-    Ok(Target::Absolute {
-        scheme,
-        authority,
-        path: if path.is_empty() { b"/" } else { path },
-        query,
-    })
+    Ok(Target::Absolute { scheme, authority, path: if path.is_empty() { b"/" } else { path }, query })
 }
 
 /// RFC 3986 section 3.1: a letter, then letters, digits, `+`, `-` and `.`, all of them token bytes.
@@ -87,10 +71,7 @@ mod tests {
     #[test]
     fn origin_form_splits_at_the_first_question_mark() {
         let origin = |path: &'static str, query: Option<&'static str>| {
-            Some(Target::Origin {
-                path: path.as_bytes(),
-                query: query.map(str::as_bytes),
-            })
+            Some(Target::Origin { path: path.as_bytes(), query: query.map(str::as_bytes) })
         };
         assert_eq!(form(Method::Get, "/"), origin("/", None));
         assert_eq!(form(Method::Get, "/a?"), origin("/a", Some("")));
@@ -100,42 +81,21 @@ mod tests {
 
     #[test]
     fn absolute_form_has_a_path_even_when_none_was_sent() {
-        let absolute =
-            |authority: &'static str, path: &'static str, query: Option<&'static str>| {
-                let (authority, path) = (authority.as_bytes(), path.as_bytes());
-                Some(Target::Absolute {
-                    scheme: b"http",
-                    authority,
-                    path,
-                    query: query.map(str::as_bytes),
-                })
-            };
-        assert_eq!(
-            form(Method::Get, "http://a.b:8/c?d"),
-            absolute("a.b:8", "/c", Some("d"))
-        );
+        let absolute = |authority: &'static str, path: &'static str, query: Option<&'static str>| {
+            let (authority, path) = (authority.as_bytes(), path.as_bytes());
+            Some(Target::Absolute { scheme: b"http", authority, path, query: query.map(str::as_bytes) })
+        };
+        assert_eq!(form(Method::Get, "http://a.b:8/c?d"), absolute("a.b:8", "/c", Some("d")));
         assert_eq!(form(Method::Get, "http://a.b"), absolute("a.b", "/", None));
-        assert_eq!(
-            form(Method::Get, "http://a.b?d"),
-            absolute("a.b", "/", Some("d"))
-        );
-        assert_eq!(
-            form(Method::Get, "http://[::1]:80/"),
-            absolute("[::1]:80", "/", None)
-        );
+        assert_eq!(form(Method::Get, "http://a.b?d"), absolute("a.b", "/", Some("d")));
+        assert_eq!(form(Method::Get, "http://[::1]:80/"), absolute("[::1]:80", "/", None));
     }
 
     #[test]
     fn other_forms_belong_to_their_methods() {
         assert_eq!(form(Method::Options, "*"), Some(Target::Asterisk));
-        assert_eq!(
-            form(Method::Connect, "a.b:443"),
-            Some(Target::Authority(b"a.b:443"))
-        );
-        assert_eq!(
-            form(Method::Connect, "[::1]:443"),
-            Some(Target::Authority(b"[::1]:443"))
-        );
+        assert_eq!(form(Method::Connect, "a.b:443"), Some(Target::Authority(b"a.b:443")));
+        assert_eq!(form(Method::Connect, "[::1]:443"), Some(Target::Authority(b"[::1]:443")));
         for (method, target) in [
             (Method::Get, "*"),
             (Method::Options, "**"),

@@ -45,15 +45,9 @@ impl<'b> Fields<'b> {
 
     /// Every line's value of a known field; costs a walk only if there is more than one.
     pub fn each(&self, field: Known) -> impl Iterator<Item = &'b [u8]> + use<'b> {
-        let rest = if self.repeated(field) {
-            self.iter()
-        } else {
-            Lines { rest: b"" }
-        };
+        let rest = if self.repeated(field) { self.iter() } else { Lines { rest: b"" } };
         let rest = rest.filter(move |(name, _)| name.eq_ignore_ascii_case(field.name().as_bytes()));
-        self.known(field)
-            .into_iter()
-            .chain(rest.skip(1).map(|(_, value)| value))
+        self.known(field).into_iter().chain(rest.skip(1).map(|(_, value)| value))
     }
 
     /// The value of the first line with this name, in any case of letters.
@@ -63,19 +57,12 @@ impl<'b> Fields<'b> {
 
     /// The values of all lines with this name, in any case of letters.
     pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'n> {
-        self.iter()
-            .filter(|(line, _)| line.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        self.iter().filter(|(line, _)| line.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// All lines, in order.
     pub fn iter(&self) -> Lines<'b> {
-        Lines {
-            rest: self
-                .head
-                .get(self.first_line as usize..)
-                .unwrap_or_default(),
-        }
+        Lines { rest: self.head.get(self.first_line as usize..).unwrap_or_default() }
     }
 
     /// Whether any field asks for less than the whole: If-Match and its kin, or Range (RFC 9110 sections 13, 14).
@@ -94,13 +81,7 @@ impl<'b> Fields<'b> {
     #[inline]
     pub(crate) fn over(head: &'b [u8], first_line: usize) -> Fields<'b> {
         let first_line = first_line as u16;
-        Fields {
-            head,
-            first_line,
-            present: 0,
-            repeated: 0,
-            values: [(0, 0); Known::COUNT],
-        }
+        Fields { head, first_line, present: 0, repeated: 0, values: [(0, 0); Known::COUNT] }
     }
 
     /// Notes a line of a known field, its value at `start` for `len` bytes: within the head, so within 16 bits.
@@ -136,12 +117,7 @@ impl<'b> Iterator for Lines<'b> {
 
 impl fmt::Debug for Fields<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |(name, value)| {
-            (
-                String::from_utf8_lossy(name),
-                String::from_utf8_lossy(value),
-            )
-        };
+        let text = |(name, value)| (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         f.debug_map().entries(self.iter().map(text)).finish()
     }
 }
@@ -245,9 +221,7 @@ mod tests {
     use crate::h1::parse_request;
 
     fn fields(lines: &str) -> Fields<'static> {
-        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
-            .into_bytes()
-            .leak();
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes().leak();
         parse_request(head, &mut 0).unwrap().unwrap().0.fields
     }
 
@@ -255,17 +229,10 @@ mod tests {
     fn every_known_field_is_recognised_in_any_case() {
         for &field in ALL {
             assert_eq!(Known::recognise(field.name().as_bytes()), Some(field));
-            assert_eq!(
-                Known::recognise(field.name().to_ascii_uppercase().as_bytes()),
-                Some(field)
-            );
+            assert_eq!(Known::recognise(field.name().to_ascii_uppercase().as_bytes()), Some(field));
         }
         for other in ["", "h", "hest", "hosts", "if-mitch", "content\x0dlength"] {
-            assert_eq!(
-                Known::recognise(other.as_bytes()).filter(|_| !other.contains('\r')),
-                None,
-                "{other}"
-            );
+            assert_eq!(Known::recognise(other.as_bytes()).filter(|_| !other.contains('\r')), None, "{other}");
         }
     }
 
@@ -283,10 +250,7 @@ mod tests {
     fn repeated_lines_are_all_seen_in_order() {
         let fields = fields("If-Match: \"a\"\r\nX: 1\r\nif-match: \"b\"\r\nx: 2\r\n");
         assert!(fields.repeated(Known::IfMatch) && !fields.repeated(Known::Host));
-        assert_eq!(
-            fields.each(Known::IfMatch).collect::<Vec<_>>(),
-            [b"\"a\"", b"\"b\""]
-        );
+        assert_eq!(fields.each(Known::IfMatch).collect::<Vec<_>>(), [b"\"a\"", b"\"b\""]);
         assert_eq!(fields.each(Known::Host).collect::<Vec<_>>(), [b"a"]);
         assert_eq!(fields.all("x").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(fields.iter().count(), 5);

@@ -35,19 +35,13 @@ pub fn evaluate(method: Method, fields: &Fields, validators: &Validators, now: u
     }
     let reads = matches!(method, Method::Get | Method::Head);
     if fields.known(Known::IfNoneMatch).is_some() {
-        return match (
-            any_match(fields, Known::IfNoneMatch, validators, weakly_equal),
-            reads,
-        ) {
+        return match (any_match(fields, Known::IfNoneMatch, validators, weakly_equal), reads) {
             (false, _) => Outcome::Proceed,
             (true, true) => Outcome::NotModified,
             (true, false) => Outcome::PreconditionFailed,
         };
     }
-    match (
-        single_date(fields, Known::IfModifiedSince, now),
-        validators.last_modified,
-    ) {
+    match (single_date(fields, Known::IfModifiedSince, now), validators.last_modified) {
         (Some(since), Some(modified)) if reads && modified <= since => Outcome::NotModified,
         _ => Outcome::Proceed,
     }
@@ -68,9 +62,9 @@ pub fn if_range_allows(fields: &Fields, validators: &Validators, now: u64) -> bo
     match (entity_tag(condition), validators.etag) {
         (Some((tag, b"")), Some(ours)) => strongly_equal(tag, ours),
         (Some(_), _) => false,
-        (None, _) => validators.last_modified.is_some_and(|modified| {
-            modified < now && date::parse(condition, now) == Some(modified)
-        }),
+        (None, _) => validators
+            .last_modified
+            .is_some_and(|modified| modified < now && date::parse(condition, now) == Some(modified)),
     }
 }
 
@@ -79,26 +73,16 @@ fn unchanged_as_required(fields: &Fields, validators: &Validators, now: u64) -> 
     if fields.known(Known::IfMatch).is_some() {
         return any_match(fields, Known::IfMatch, validators, strongly_equal);
     }
-    match (
-        single_date(fields, Known::IfUnmodifiedSince, now),
-        validators.last_modified,
-    ) {
+    match (single_date(fields, Known::IfUnmodifiedSince, now), validators.last_modified) {
         (Some(since), Some(modified)) => modified <= since,
         _ => true,
     }
 }
 
 /// Whether a tag of the lists, which may stand in several lines, equals ours; `*` equals whatever exists.
-fn any_match(
-    fields: &Fields,
-    field: Known,
-    validators: &Validators,
-    equal: fn(&[u8], &[u8]) -> bool,
-) -> bool {
+fn any_match(fields: &Fields, field: Known, validators: &Validators, equal: fn(&[u8], &[u8]) -> bool) -> bool {
     let ours = validators.etag;
-    fields.each(field).any(|list| {
-        list == b"*" || Tags { list }.any(|tag| ours.is_some_and(|ours| equal(tag, ours)))
-    })
+    fields.each(field).any(|list| list == b"*" || Tags { list }.any(|tag| ours.is_some_and(|ours| equal(tag, ours))))
 }
 
 /// The date of a field that stands once and is one.
@@ -132,11 +116,7 @@ impl<'b> Iterator for Tags<'b> {
         }
         let (tag, rest) = entity_tag(self.list)?;
         let rest = rest.trim_ascii_start();
-        self.list = if rest.is_empty() || rest[0] == b',' {
-            rest
-        } else {
-            b""
-        };
+        self.list = if rest.is_empty() || rest[0] == b',' { rest } else { b"" };
         Some(tag)
     }
 }
@@ -145,9 +125,7 @@ impl<'b> Iterator for Tags<'b> {
 fn entity_tag(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let quote = if text.starts_with(b"W/") { 2 } else { 0 };
     let opaque = text.get(quote..)?.strip_prefix(b"\"")?;
-    let len = opaque
-        .iter()
-        .position(|&b| b == b'"' || b <= b' ' || b == 0x7f)?;
+    let len = opaque.iter().position(|&b| b == b'"' || b <= b' ' || b == 0x7f)?;
     (opaque[len] == b'"').then(|| text.split_at(quote + len + 2))
 }
 
@@ -164,23 +142,13 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
 
     fn fields(lines: &str) -> Fields<'static> {
-        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n")
-            .into_bytes()
-            .leak();
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n").into_bytes().leak();
         parse_request(head, &mut 0).unwrap().unwrap().0.fields
     }
 
     fn outcome(method: Method, lines: &str, etag: &str) -> Outcome {
         let etag = (!etag.is_empty()).then_some(etag.as_bytes());
-        evaluate(
-            method,
-            &fields(lines),
-            &Validators {
-                etag,
-                last_modified: Some(MODIFIED),
-            },
-            NOW,
-        )
+        evaluate(method, &fields(lines), &Validators { etag, last_modified: Some(MODIFIED) }, NOW)
     }
 
     #[test]
@@ -197,20 +165,10 @@ mod tests {
             ("\"b\" \"a\"", PreconditionFailed),
             ("", PreconditionFailed),
         ] {
-            assert_eq!(
-                outcome(Method::Put, &format!("If-Match: {list}"), "\"a\""),
-                expected,
-                "{list}"
-            );
+            assert_eq!(outcome(Method::Put, &format!("If-Match: {list}"), "\"a\""), expected, "{list}");
         }
-        assert_eq!(
-            outcome(Method::Get, "If-Match: W/\"a\"", "W/\"a\""),
-            PreconditionFailed
-        );
-        assert_eq!(
-            outcome(Method::Get, "If-Match: \"a\"", ""),
-            PreconditionFailed
-        );
+        assert_eq!(outcome(Method::Get, "If-Match: W/\"a\"", "W/\"a\""), PreconditionFailed);
+        assert_eq!(outcome(Method::Get, "If-Match: \"a\"", ""), PreconditionFailed);
         assert_eq!(outcome(Method::Get, "If-Match: *", ""), Proceed);
     }
 
@@ -228,24 +186,11 @@ mod tests {
             ("\"\"", "\"\"", NotModified),
             ("\"a\u{e4}\"", "\"a\u{e4}\"", NotModified),
         ] {
-            assert_eq!(
-                outcome(Method::Get, &format!("If-None-Match: {list}"), etag),
-                expected,
-                "{list}"
-            );
+            assert_eq!(outcome(Method::Get, &format!("If-None-Match: {list}"), etag), expected, "{list}");
         }
-        assert_eq!(
-            outcome(Method::Head, "If-None-Match: \"a\"", "\"a\""),
-            NotModified
-        );
-        assert_eq!(
-            outcome(Method::Put, "If-None-Match: \"a\"", "\"a\""),
-            PreconditionFailed
-        );
-        assert_eq!(
-            outcome(Method::Put, "If-None-Match: *", "\"a\""),
-            PreconditionFailed
-        );
+        assert_eq!(outcome(Method::Head, "If-None-Match: \"a\"", "\"a\""), NotModified);
+        assert_eq!(outcome(Method::Put, "If-None-Match: \"a\"", "\"a\""), PreconditionFailed);
+        assert_eq!(outcome(Method::Put, "If-None-Match: *", "\"a\""), PreconditionFailed);
     }
 
     #[test]
@@ -260,76 +205,28 @@ mod tests {
             ("If-Unmodified-Since", AFTER, Proceed),
             ("If-Unmodified-Since", "0", Proceed),
         ] {
-            assert_eq!(
-                outcome(Method::Get, &format!("{field}: {date}"), ""),
-                expected,
-                "{field}: {date}"
-            );
+            assert_eq!(outcome(Method::Get, &format!("{field}: {date}"), ""), expected, "{field}: {date}");
         }
+        assert_eq!(outcome(Method::Post, &format!("If-Modified-Since: {THEN}"), ""), Proceed);
         assert_eq!(
-            outcome(Method::Post, &format!("If-Modified-Since: {THEN}"), ""),
-            Proceed
-        );
-        assert_eq!(
-            outcome(
-                Method::Get,
-                &format!("If-Modified-Since: {THEN}\r\nIf-Modified-Since: {THEN}"),
-                ""
-            ),
+            outcome(Method::Get, &format!("If-Modified-Since: {THEN}\r\nIf-Modified-Since: {THEN}"), ""),
             Proceed
         );
         let undated = Validators::default();
-        assert_eq!(
-            evaluate(
-                Method::Get,
-                &fields(&format!("If-Modified-Since: {THEN}")),
-                &undated,
-                NOW
-            ),
-            Proceed
-        );
-        assert_eq!(
-            evaluate(
-                Method::Get,
-                &fields(&format!("If-Unmodified-Since: {BEFORE}")),
-                &undated,
-                NOW
-            ),
-            Proceed
-        );
+        assert_eq!(evaluate(Method::Get, &fields(&format!("If-Modified-Since: {THEN}")), &undated, NOW), Proceed);
+        assert_eq!(evaluate(Method::Get, &fields(&format!("If-Unmodified-Since: {BEFORE}")), &undated, NOW), Proceed);
     }
 
     #[test]
     fn tags_take_precedence_over_dates_and_requirements_over_savings() {
         for (lines, expected) in [
-            (
-                format!("If-Match: \"a\"\r\nIf-Unmodified-Since: {BEFORE}"),
-                Proceed,
-            ),
-            (
-                format!("If-None-Match: \"b\"\r\nIf-Modified-Since: {AFTER}"),
-                Proceed,
-            ),
-            (
-                format!("If-None-Match: \"a\"\r\nIf-Modified-Since: {BEFORE}"),
-                NotModified,
-            ),
-            (
-                "If-Match: \"b\"\r\nIf-None-Match: \"a\"".to_string(),
-                PreconditionFailed,
-            ),
-            (
-                "If-Match: \"a\"\r\nIf-None-Match: \"a\"".to_string(),
-                NotModified,
-            ),
-            (
-                format!("If-Unmodified-Since: {BEFORE}\r\nIf-Modified-Since: {AFTER}"),
-                PreconditionFailed,
-            ),
-            (
-                format!("If-Unmodified-Since: {AFTER}\r\nIf-Modified-Since: {AFTER}"),
-                NotModified,
-            ),
+            (format!("If-Match: \"a\"\r\nIf-Unmodified-Since: {BEFORE}"), Proceed),
+            (format!("If-None-Match: \"b\"\r\nIf-Modified-Since: {AFTER}"), Proceed),
+            (format!("If-None-Match: \"a\"\r\nIf-Modified-Since: {BEFORE}"), NotModified),
+            ("If-Match: \"b\"\r\nIf-None-Match: \"a\"".to_string(), PreconditionFailed),
+            ("If-Match: \"a\"\r\nIf-None-Match: \"a\"".to_string(), NotModified),
+            (format!("If-Unmodified-Since: {BEFORE}\r\nIf-Modified-Since: {AFTER}"), PreconditionFailed),
+            (format!("If-Unmodified-Since: {AFTER}\r\nIf-Modified-Since: {AFTER}"), NotModified),
             ("X: y".to_string(), Proceed),
         ] {
             assert_eq!(outcome(Method::Get, &lines, "\"a\""), expected, "{lines}");
@@ -347,37 +244,15 @@ mod tests {
             ("If-Range: \"a\", \"b\"", "\"a\"", NOW, false),
             ("If-Range: \"a\"", "", NOW, false),
             ("If-Range: \"a\"\r\nIf-Range: \"a\"", "\"a\"", NOW, false),
-            (
-                "If-Range: Sun, 06 Nov 1994 08:49:37 GMT",
-                "\"a\"",
-                NOW,
-                true,
-            ),
-            (
-                "If-Range: Sun, 06 Nov 1994 08:49:37 GMT",
-                "\"a\"",
-                MODIFIED,
-                false,
-            ),
-            (
-                "If-Range: Sun, 06 Nov 1994 08:49:38 GMT",
-                "\"a\"",
-                NOW,
-                false,
-            ),
+            ("If-Range: Sun, 06 Nov 1994 08:49:37 GMT", "\"a\"", NOW, true),
+            ("If-Range: Sun, 06 Nov 1994 08:49:37 GMT", "\"a\"", MODIFIED, false),
+            ("If-Range: Sun, 06 Nov 1994 08:49:38 GMT", "\"a\"", NOW, false),
             ("If-Range: a", "\"a\"", NOW, false),
             ("If-Range: *", "\"a\"", NOW, false),
         ] {
             let etag = (!etag.is_empty()).then_some(etag.as_bytes());
-            let validators = Validators {
-                etag,
-                last_modified: Some(MODIFIED),
-            };
-            assert_eq!(
-                if_range_allows(&fields(lines), &validators, now),
-                expected,
-                "{lines} {etag:?}"
-            );
+            let validators = Validators { etag, last_modified: Some(MODIFIED) };
+            assert_eq!(if_range_allows(&fields(lines), &validators, now), expected, "{lines} {etag:?}");
         }
     }
 }

@@ -10,12 +10,7 @@ pub fn format(secs: u64) -> [u8; 29] {
     let mut out = *b"Thu, 00 Jan 0000 00:00:00 GMT";
     out[..3].copy_from_slice(&WEEKDAYS[(days + 4) as usize % 7].as_bytes()[..3]);
     out[8..11].copy_from_slice(MONTHS[month as usize - 1]);
-    for (at, value) in [
-        (5, day),
-        (12, year / 100),
-        (14, year % 100),
-        (17, second / 3600),
-    ] {
+    for (at, value) in [(5, day), (12, year / 100), (14, year % 100), (17, second / 3600)] {
         two_digits(&mut out, at, value);
     }
     two_digits(&mut out, 20, second / 60 % 60);
@@ -28,50 +23,32 @@ pub fn format(secs: u64) -> [u8; 29] {
 /// `now`, in the same seconds, decides the century of RFC 850's two-digit years: one that would lie more than 50 years
 /// ahead is in the past. Dates before 1970 read as 0. The weekday must be one, not the right one; second 60 is allowed.
 pub fn parse(date: &[u8], now: u64) -> Option<u64> {
-    imf_fixdate(date)
-        .or_else(|| rfc850(date, now))
-        .or_else(|| asctime(date))
+    imf_fixdate(date).or_else(|| rfc850(date, now)).or_else(|| asctime(date))
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 fn imf_fixdate(date: &[u8]) -> Option<u64> {
     let date: &[u8; 29] = date.try_into().ok()?;
-    let shape =
-        is_weekday_start(&date[..3]) && date[3..5] == *b", " && date[7] == b' ' && date[11] == b' ';
+    let shape = is_weekday_start(&date[..3]) && date[3..5] == *b", " && date[7] == b' ' && date[11] == b' ';
     if !shape || date[16] != b' ' || date[25..] != *b" GMT" {
         return None;
     }
     let year = number(&date[12..14])? * 100 + number(&date[14..16])?;
-    seconds(
-        year,
-        month(&date[8..11])?,
-        number(&date[5..7])?,
-        clock(&date[17..25])?,
-    )
+    seconds(year, month(&date[8..11])?, number(&date[5..7])?, clock(&date[17..25])?)
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`
 fn rfc850(date: &[u8], now: u64) -> Option<u64> {
     let (weekday, rest) = date.split_at_checked(date.len().checked_sub(RFC850_TAIL)?)?;
     let is_weekday = WEEKDAYS.iter().any(|name| name.as_bytes() == weekday);
-    let shape =
-        is_weekday && rest[..2] == *b", " && rest[4] == b'-' && rest[8] == b'-' && rest[11] == b' ';
+    let shape = is_weekday && rest[..2] == *b", " && rest[4] == b'-' && rest[8] == b'-' && rest[11] == b' ';
     if !shape || rest[20..] != *b" GMT" {
         return None;
     }
     let (this_year, ..) = civil(now.min(MAX_SECS) / DAY);
     let in_this_century = this_year / 100 * 100 + number(&rest[9..11])?;
-    let year = if in_this_century > this_year + 50 {
-        in_this_century - 100
-    } else {
-        in_this_century
-    };
-    seconds(
-        year,
-        month(&rest[5..8])?,
-        number(&rest[2..4])?,
-        clock(&rest[12..20])?,
-    )
+    let year = if in_this_century > this_year + 50 { in_this_century - 100 } else { in_this_century };
+    seconds(year, month(&rest[5..8])?, number(&rest[2..4])?, clock(&rest[12..20])?)
 }
 
 /// `Sun Nov  6 08:49:37 1994`
@@ -81,11 +58,7 @@ fn asctime(date: &[u8]) -> Option<u64> {
     if !shape {
         return None;
     }
-    let day = if date[8] == b' ' {
-        number(&date[9..10])?
-    } else {
-        number(&date[8..10])?
-    };
+    let day = if date[8] == b' ' { number(&date[9..10])? } else { number(&date[8..10])? };
     let year = number(&date[20..22])? * 100 + number(&date[22..24])?;
     seconds(year, month(&date[4..7])?, day, clock(&date[11..19])?)
 }
@@ -100,32 +73,21 @@ fn seconds(year: u64, month: u64, day: u64, second: u64) -> Option<u64> {
 
 /// `08:49:37` as a second of the day.
 fn clock(text: &[u8]) -> Option<u64> {
-    let (hour, minute, second) = (
-        number(&text[..2])?,
-        number(&text[3..5])?,
-        number(&text[6..])?,
-    );
+    let (hour, minute, second) = (number(&text[..2])?, number(&text[3..5])?, number(&text[6..])?);
     let right = text[2] == b':' && text[5] == b':' && hour < 24 && minute < 60 && second <= 60;
     right.then_some(hour * 3600 + minute * 60 + second)
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |sum, b| {
-        b.is_ascii_digit().then(|| sum * 10 + u64::from(b - b'0'))
-    })
+    digits.iter().try_fold(0, |sum, b| b.is_ascii_digit().then(|| sum * 10 + u64::from(b - b'0')))
 }
 
 fn month(name: &[u8]) -> Option<u64> {
-    MONTHS
-        .iter()
-        .position(|month| *month == name)
-        .map(|at| at as u64 + 1)
+    MONTHS.iter().position(|month| *month == name).map(|at| at as u64 + 1)
 }
 
 fn is_weekday_start(name: &[u8]) -> bool {
-    WEEKDAYS
-        .iter()
-        .any(|weekday| weekday.as_bytes()[..3] == *name)
+    WEEKDAYS.iter().any(|weekday| weekday.as_bytes()[..3] == *name)
 }
 
 fn days_in(year: u64, month: u64) -> u64 {
@@ -146,26 +108,17 @@ fn is_leap(year: u64) -> bool {
 fn civil(days: u64) -> (u64, u64, u64) {
     let from_march_0 = days + MARCH_0_TO_1970;
     let (era, day_of_era) = (from_march_0 / ERA, from_march_0 % ERA);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 /// The inverse of [`civil`]; `None` before 1970.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let (year, from_march) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year.checked_sub(1)?, month + 9)
-    };
+    let (year, from_march) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
     let (era, year_of_era) = (year / 400, year % 400);
     let day_of_year = (153 * from_march + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
@@ -186,18 +139,9 @@ const MARCH_0_TO_1970: u64 = 719_468;
 const MAX_SECS: u64 = 253_402_300_799;
 /// Bytes behind the weekday in RFC 850's form.
 const RFC850_TAIL: usize = ", 06-Nov-94 08:49:37 GMT".len();
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
-const MONTHS: [&[u8; 3]; 12] = [
-    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
-];
+const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const MONTHS: [&[u8; 3]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
 #[cfg(test)]
 mod tests {
@@ -237,15 +181,7 @@ mod tests {
     fn two_digit_years_are_at_most_fifty_ahead() {
         let in_2023 = 1_700_000_000;
         let year = |two: u32, now| {
-            civil(
-                parse(
-                    format!("Monday, 02-Jan-{two:02} 00:00:00 GMT").as_bytes(),
-                    now,
-                )
-                .unwrap()
-                    / DAY,
-            )
-            .0
+            civil(parse(format!("Monday, 02-Jan-{two:02} 00:00:00 GMT").as_bytes(), now).unwrap() / DAY).0
         };
         assert_eq!(year(73, in_2023), 2073);
         assert_eq!(year(74, in_2023), 1974);

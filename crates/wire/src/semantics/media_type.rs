@@ -4,10 +4,7 @@
 
 /// The media type for the file at `path`, [`DEFAULT`] if its extension is unknown. Case of letters does not matter.
 pub fn from_path(path: &[u8]) -> &'static str {
-    extension(path)
-        .and_then(pack)
-        .and_then(find)
-        .unwrap_or(DEFAULT)
+    extension(path).and_then(pack).and_then(find).unwrap_or(DEFAULT)
 }
 
 /// What is sent for files of no known kind (RFC 9110 section 8.3): browsers save them instead of showing them.
@@ -22,10 +19,7 @@ fn extension(path: &[u8]) -> Option<&[u8]> {
 }
 
 fn find(extension: u128) -> Option<&'static str> {
-    TYPES
-        .binary_search_by_key(&extension, |entry| entry.0)
-        .ok()
-        .map(|at| TYPES[at].1)
+    TYPES.binary_search_by_key(&extension, |entry| entry.0).ok().map(|at| TYPES[at].1)
 }
 
 /// An extension in lower case as one integer: comparing it is one instruction or two.
@@ -46,19 +40,13 @@ const TYPES: [(u128, &str); BY_KIND.len()] = {
     let mut types = [(0, ""); BY_KIND.len()];
     let mut i = 0;
     while i < types.len() {
-        let entry = (
-            pack(BY_KIND[i].0.as_bytes()).expect("no extension is longer than LONGEST"),
-            BY_KIND[i].1,
-        );
+        let entry = (pack(BY_KIND[i].0.as_bytes()).expect("no extension is longer than LONGEST"), BY_KIND[i].1);
         let mut place = i;
         while place > 0 && types[place - 1].0 > entry.0 {
             types[place] = types[place - 1];
             place -= 1;
         }
-        assert!(
-            place == 0 || types[place - 1].0 != entry.0,
-            "an extension stands twice"
-        );
+        assert!(place == 0 || types[place - 1].0 != entry.0, "an extension stands twice");
         types[place] = entry;
         i += 1;
     }
@@ -142,14 +130,8 @@ mod tests {
     #[test]
     fn every_extension_of_the_table_is_found_in_any_case() {
         for (extension, media_type) in BY_KIND {
-            assert_eq!(
-                from_path(format!("/a/b.{extension}").as_bytes()),
-                *media_type
-            );
-            assert_eq!(
-                from_path(format!("b.{}", extension.to_uppercase()).as_bytes()),
-                *media_type
-            );
+            assert_eq!(from_path(format!("/a/b.{extension}").as_bytes()), *media_type);
+            assert_eq!(from_path(format!("b.{}", extension.to_uppercase()).as_bytes()), *media_type);
         }
     }
 
@@ -177,10 +159,7 @@ mod tests {
     #[test]
     fn all_text_says_its_charset() {
         for (extension, media_type) in BY_KIND {
-            assert!(
-                !media_type.starts_with("text/") || media_type.ends_with("; charset=utf-8"),
-                "{extension}"
-            );
+            assert!(!media_type.starts_with("text/") || media_type.ends_with("; charset=utf-8"), "{extension}");
         }
     }
 }

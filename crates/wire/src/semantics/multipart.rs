@@ -45,19 +45,13 @@ impl Multipart<'_> {
 
     /// The answer's Content-Length.
     pub fn content_length(&self, ranges: &[Range<u64>]) -> u64 {
-        let parts: u64 = ranges
-            .iter()
-            .map(|range| self.part_head_len(range) + (range.end - range.start))
-            .sum();
+        let parts: u64 = ranges.iter().map(|range| self.part_head_len(range) + (range.end - range.start)).sum();
         parts + (DELIMITER.len() + self.boundary.len() + CLOSE.len()) as u64
     }
 
     fn part_head_len(&self, range: &Range<u64>) -> u64 {
         let numbers = [range.start, range.end.saturating_sub(1), self.len].map(encode::decimal_len);
-        let marks = DELIMITER.len()
-            + CONTENT_TYPE.len()
-            + CONTENT_RANGE.len()
-            + b"\r\n: \r\nbytes -/\r\n\r\n".len();
+        let marks = DELIMITER.len() + CONTENT_TYPE.len() + CONTENT_RANGE.len() + b"\r\n: \r\nbytes -/\r\n\r\n".len();
         (marks + self.boundary.len() + self.content_type.len()) as u64 + numbers.iter().sum::<u64>()
     }
 }
@@ -74,21 +68,14 @@ mod tests {
 
     #[test]
     fn parts_stand_between_delimiters() {
-        let multipart = Multipart {
-            boundary: b"XX",
-            content_type: b"text/plain",
-            len: 10,
-        };
+        let multipart = Multipart { boundary: b"XX", content_type: b"text/plain", len: 10 };
         let mut body = Vec::new();
         multipart.part_head(&mut body, &(0..2));
         body.extend_from_slice(b"ab");
         multipart.closing(&mut body);
         let expected = "\r\n--XX\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\nab\r\n--XX--\r\n";
         assert_eq!(std::str::from_utf8(&body), Ok(expected));
-        assert_eq!(
-            multipart.content_type(),
-            b"multipart/byteranges; boundary=XX"
-        );
+        assert_eq!(multipart.content_type(), b"multipart/byteranges; boundary=XX");
     }
 
     proptest! {

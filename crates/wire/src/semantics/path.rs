@@ -48,11 +48,7 @@ pub fn encode(out: &mut Vec<u8>, path: &[u8]) {
         if byte.is_ascii_alphanumeric() || PATH_MARKS.contains(&byte) {
             out.push(byte);
         } else {
-            out.extend_from_slice(&[
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]);
+            out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
 }
@@ -77,25 +73,20 @@ impl AsRef<[u8]> for Normal<'_> {
 /// Whether there is nothing to rewrite: no `%`, no NUL, and no segment that is empty or begins with a dot.
 #[inline]
 fn is_plain(path: &[u8]) -> bool {
-    !has_pair(path, |a, b| {
-        (a == b'%') | (a == 0) | ((a == b'/') & ((b == b'/') | (b == b'.')))
-    }) && !matches!(path.last(), Some(b'%' | 0))
+    !has_pair(path, |a, b| (a == b'%') | (a == 0) | ((a == b'/') & ((b == b'/') | (b == b'.'))))
+        && !matches!(path.last(), Some(b'%' | 0))
 }
 
 /// Whether two neighbouring bytes are as `is` says. Without early exits, `is` included, it compiles to wide instructions.
 #[inline]
 fn has_pair(path: &[u8], is: impl Fn(u8, u8) -> bool) -> bool {
     let next = path.get(1..).unwrap_or_default();
-    path.iter()
-        .zip(next)
-        .fold(false, |any, (&a, &b)| any | is(a, b))
+    path.iter().zip(next).fold(false, |any, (&a, &b)| any | is(a, b))
 }
 
 /// Decodes segment by segment: a segment is known to be dots only once it is whole.
 fn rewrite(path: &[u8]) -> Result<Vec<u8>, Reject> {
-    let segments = path
-        .strip_prefix(b"/")
-        .ok_or(Reject::bad("path without a leading slash"))?;
+    let segments = path.strip_prefix(b"/").ok_or(Reject::bad("path without a leading slash"))?;
     let mut out = Vec::with_capacity(path.len());
     let mut is_folder = true;
     for segment in segments.split(|&b| b == b'/') {
@@ -107,10 +98,7 @@ fn rewrite(path: &[u8]) -> Result<Vec<u8>, Reject> {
             b"" | b"." => out.truncate(start),
             b".." => {
                 out.truncate(start);
-                let parent = out
-                    .iter()
-                    .rposition(|&b| b == b'/')
-                    .ok_or(Reject::bad("path above the root"))?;
+                let parent = out.iter().rposition(|&b| b == b'/').ok_or(Reject::bad("path above the root"))?;
                 out.truncate(parent);
             }
             _ => {}
@@ -160,23 +148,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn name(path: &str) -> Result<Vec<u8>, u16> {
-        normalize(path.as_bytes())
-            .map(|normal| normal.as_bytes().to_vec())
-            .map_err(|reject| reject.status.code())
+        normalize(path.as_bytes()).map(|normal| normal.as_bytes().to_vec()).map_err(|reject| reject.status.code())
     }
 
     #[test]
     fn plain_paths_are_borrowed() {
-        for path in [
-            "/", "/a", "/a/", "/a.b/c.d", "/a..b/c.", "/a\\b", "/\u{e4}", "/..well",
-        ] {
+        for path in ["/", "/a", "/a/", "/a.b/c.d", "/a..b/c.", "/a\\b", "/\u{e4}", "/..well"] {
             let normal = normalize(path.as_bytes()).unwrap();
             assert_eq!(normal.as_bytes(), path.as_bytes());
-            assert_eq!(
-                matches!(normal, Normal::Borrowed(_)),
-                !path.starts_with("/."),
-                "{path}"
-            );
+            assert_eq!(matches!(normal, Normal::Borrowed(_)), !path.starts_with("/."), "{path}");
         }
     }
 
@@ -239,26 +219,12 @@ mod tests {
 
     #[test]
     fn hidden_names_are_seen_at_any_depth() {
-        for path in [
-            "/.git",
-            "/.git/config",
-            "/a/.htaccess",
-            "/.well-known2",
-            "/.well-known/.x",
-            "/a/.well-known/x",
-            "/..",
-        ] {
+        for path in
+            ["/.git", "/.git/config", "/a/.htaccess", "/.well-known2", "/.well-known/.x", "/a/.well-known/x", "/.."]
+        {
             assert!(is_hidden(path.as_bytes()), "{path}");
         }
-        for path in [
-            "",
-            "/",
-            "/a",
-            "/a.b/c.",
-            "/.well-known",
-            "/.well-known/",
-            "/.well-known/acme-challenge/x",
-        ] {
+        for path in ["", "/", "/a", "/a.b/c.", "/.well-known", "/.well-known/", "/.well-known/acme-challenge/x"] {
             assert!(!is_hidden(path.as_bytes()), "{path}");
         }
     }

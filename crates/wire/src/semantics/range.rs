@@ -24,18 +24,10 @@ pub enum Ranges {
 
 /// What a request asks for of a representation of `len` bytes: only GET has ranges (RFC 9110 section 14.2), only
 /// one line of them, and only as If-Range allows. Conditions come first: see [`super::condition::evaluate`].
-pub fn of_request(
-    method: Method,
-    fields: &Fields,
-    validators: &Validators,
-    len: u64,
-    now: u64,
-) -> Ranges {
+pub fn of_request(method: Method, fields: &Fields, validators: &Validators, len: u64, now: u64) -> Ranges {
     match fields.known(Known::Range) {
         Some(field)
-            if method == Method::Get
-                && !fields.repeated(Known::Range)
-                && if_range_allows(fields, validators, now) =>
+            if method == Method::Get && !fields.repeated(Known::Range) && if_range_allows(fields, validators, now) =>
         {
             parse(field, len)
         }
@@ -81,21 +73,13 @@ fn resolve_all(list: &[u8], len: u64) -> Option<Vec<Range<u64>>> {
             found.push(range);
         }
     }
-    let found = if any_touch(&found) {
-        merge(found)
-    } else {
-        found
-    };
+    let found = if any_touch(&found) { merge(found) } else { found };
     (seen > 0).then_some(found)
 }
 
 /// No range is there. An empty file asked for its last bytes can give all it has, but no Content-Range can say so.
 fn nothing_there(list: &[u8], len: u64) -> Ranges {
-    if len == 0 && list.trim_ascii().starts_with(b"-") {
-        Ranges::Whole
-    } else {
-        Ranges::Unsatisfiable
-    }
+    if len == 0 && list.trim_ascii().starts_with(b"-") { Ranges::Whole } else { Ranges::Unsatisfiable }
 }
 
 /// The list behind `bytes=`; units are compared without case (RFC 9110 section 14.1).
@@ -123,17 +107,12 @@ fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(digits.iter().fold(0, |sum: u64, b| {
-        sum.saturating_mul(10).saturating_add(u64::from(b - b'0'))
-    }))
+    Some(digits.iter().fold(0, |sum: u64, b| sum.saturating_mul(10).saturating_add(u64::from(b - b'0'))))
 }
 
 fn any_touch(ranges: &[Range<u64>]) -> bool {
     let touch = |a: &Range<u64>, b: &Range<u64>| a.start <= b.end && b.start <= a.end;
-    ranges
-        .iter()
-        .enumerate()
-        .any(|(i, a)| ranges[..i].iter().any(|b| touch(a, b)))
+    ranges.iter().enumerate().any(|(i, a)| ranges[..i].iter().any(|b| touch(a, b)))
 }
 
 fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
@@ -184,11 +163,7 @@ mod tests {
             ("bytes=-3", 10, One(7..10)),
             ("bytes=-99", 10, One(0..10)),
             ("bytes=0-18446744073709551615", 10, One(0..10)),
-            (
-                "bytes=0-99999999999999999999999",
-                u64::MAX,
-                One(0..u64::MAX),
-            ),
+            ("bytes=0-99999999999999999999999", u64::MAX, One(0..u64::MAX)),
             ("bytes=-99999999999999999999999", 10, One(0..10)),
             ("bytes=10-", 10, Unsatisfiable),
             ("bytes=10-20", 10, Unsatisfiable),
@@ -248,17 +223,9 @@ mod tests {
     #[test]
     fn too_many_ranges_are_answered_with_the_whole() {
         let list = |n: usize| {
-            format!(
-                "bytes={}",
-                (0..n)
-                    .map(|i| format!("{}-{}", i * 2, i * 2))
-                    .collect::<Vec<_>>()
-                    .join(",")
-            )
+            format!("bytes={}", (0..n).map(|i| format!("{}-{}", i * 2, i * 2)).collect::<Vec<_>>().join(","))
         };
-        assert!(
-            matches!(parse(list(MAX_RANGES).as_bytes(), 1000), Many(ranges) if ranges.len() == MAX_RANGES)
-        );
+        assert!(matches!(parse(list(MAX_RANGES).as_bytes(), 1000), Many(ranges) if ranges.len() == MAX_RANGES));
         assert_eq!(parse(list(MAX_RANGES + 1).as_bytes(), 1000), Whole);
     }
 
@@ -266,36 +233,14 @@ mod tests {
     fn a_request_has_ranges_only_where_they_mean_something() {
         let ask = |method, lines: &str| {
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
-            let fields = parse_request(head.as_bytes(), &mut 0)
-                .unwrap()
-                .unwrap()
-                .0
-                .fields;
-            of_request(
-                method,
-                &fields,
-                &Validators {
-                    etag: Some(b"\"a\""),
-                    last_modified: None,
-                },
-                10,
-                0,
-            )
+            let fields = parse_request(head.as_bytes(), &mut 0).unwrap().unwrap().0.fields;
+            of_request(method, &fields, &Validators { etag: Some(b"\"a\""), last_modified: None }, 10, 0)
         };
         assert_eq!(ask(Method::Get, "Range: bytes=0-0"), One(0..1));
         assert_eq!(ask(Method::Head, "Range: bytes=0-0"), Whole);
-        assert_eq!(
-            ask(Method::Get, "Range: bytes=0-0\r\nRange: bytes=1-1"),
-            Whole
-        );
-        assert_eq!(
-            ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"b\""),
-            Whole
-        );
-        assert_eq!(
-            ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"a\""),
-            One(0..1)
-        );
+        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nRange: bytes=1-1"), Whole);
+        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"b\""), Whole);
+        assert_eq!(ask(Method::Get, "Range: bytes=0-0\r\nIf-Range: \"a\""), One(0..1));
         assert_eq!(ask(Method::Get, "X: y"), Whole);
     }
 

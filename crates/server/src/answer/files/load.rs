@@ -134,9 +134,9 @@ impl Target {
         let head = representation.head(stamp.size);
         let bytes = self.read_whole(reading, &file, &head, stamp.size as usize)?;
         let unchanged = amped_runtime::disk::stamp(&file)?.1 == stamp;
-        Ok(bytes.filter(|_| unchanged).map(|bytes| {
-            Loaded::New(Content::Memory(MemoryContent { bytes, head: head.len(), representation }))
-        }))
+        Ok(bytes
+            .filter(|_| unchanged)
+            .map(|bytes| Loaded::New(Content::Memory(MemoryContent { bytes, head: head.len(), representation }))))
     }
 
     /// Head and body in one allocation; `None` when the file ended early.

@@ -20,10 +20,10 @@ use amped_runtime::disk::{self, Class, Helpers, Root};
 pub use self::entry::{Content, Entry, FileContent, Representation};
 use self::fetch::Fetches;
 pub use self::fetch::Later;
-pub use self::shelf::Shelf;
-pub use self::transfer::{Means, Transfer};
 use self::load::{Reading, Target};
 use self::shelf::Key;
+pub use self::shelf::Shelf;
+pub use self::transfer::{Means, Transfer};
 use crate::config::plan::{Action, DiskMode, Plan, Symlinks};
 use crate::observe::counters::Counters;
 use crate::route::RouteId;
@@ -188,4 +188,3 @@ impl Files {
 const PATIENCE: Duration = Duration::from_millis(2);
 /// Memory stops answering for a disk that has said nothing for so long: the file's state is anybody's guess then.
 const STALE_LIMIT_MS: u64 = 60_000;
-

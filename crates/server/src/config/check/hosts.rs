@@ -26,11 +26,7 @@ impl Check {
     /// No name twice, and at most one site without names.
     pub(super) fn unique_names(&mut self, sites: &[At<SiteText>]) {
         let mut known: Vec<String> = Vec::new();
-        for word in sites
-            .iter()
-            .filter_map(|site| site.value.names.as_ref())
-            .flat_map(|n| &n.0)
-        {
+        for word in sites.iter().filter_map(|site| site.value.names.as_ref()).flat_map(|n| &n.0) {
             let typed = word.value.text().to_ascii_lowercase();
             let name = typed.strip_suffix('.').unwrap_or(&typed);
             if known.iter().any(|other| other == name) {
@@ -39,8 +35,7 @@ impl Check {
                 known.push(name.to_owned());
             }
         }
-        let nameless =
-            |site: &&At<SiteText>| site.value.names.as_ref().is_none_or(|n| n.0.is_empty());
+        let nameless = |site: &&At<SiteText>| site.value.names.as_ref().is_none_or(|n| n.0.is_empty());
         for site in sites.iter().filter(nameless).skip(1) {
             self.problems.push(Problem::at(
                 &site.span,
@@ -52,36 +47,23 @@ impl Check {
 
 fn check_name(name: &str) -> Result<(), String> {
     if name.contains("://") {
-        return Err(format!(
-            "`{name}` is not a host name: leave out the `http://`"
-        ));
+        return Err(format!("`{name}` is not a host name: leave out the `http://`"));
     }
     let below = name.strip_prefix("*.").unwrap_or(name);
     if below.contains('*') {
-        return Err(format!(
-            "`{name}` is not a host name: a star stands first, as in `*.example.org`"
-        ));
+        return Err(format!("`{name}` is not a host name: a star stands first, as in `*.example.org`"));
     }
     let is_v6 = below.starts_with('[') && below.ends_with(']');
     if let Some((host, _)) = below.rsplit_once(':').filter(|_| !is_v6) {
-        return Err(format!(
-            "`{name}` is not a host name: write `{host}`, without the port"
-        ));
+        return Err(format!("`{name}` is not a host name: write `{host}`, without the port"));
     }
-    let good =
-        |c: char| c.is_ascii_alphanumeric() || "-._".contains(c) || (is_v6 && "[:]".contains(c));
+    let good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c) || (is_v6 && "[:]".contains(c));
     if let Some(bad) = below.chars().find(|c| !good(*c)) {
-        let why = if bad.is_ascii() {
-            "is not allowed"
-        } else {
-            "must be written in Punycode (`xn--`)"
-        };
+        let why = if bad.is_ascii() { "is not allowed" } else { "must be written in Punycode (`xn--`)" };
         return Err(format!("`{name}` is not a host name: {bad:?} {why}"));
     }
     if below.is_empty() || below.len() > LONGEST || below.split('.').any(str::is_empty) {
-        return Err(format!(
-            "`{name}` is not a host name: write one such as `www.example.org`"
-        ));
+        return Err(format!("`{name}` is not a host name: write one such as `www.example.org`"));
     }
     Ok(())
 }
@@ -95,14 +77,7 @@ mod tests {
 
     #[test]
     fn names() {
-        for good in [
-            "example.org",
-            "*.example.org",
-            "localhost",
-            "127.0.0.1",
-            "[::1]",
-            "a_b.c",
-        ] {
+        for good in ["example.org", "*.example.org", "localhost", "127.0.0.1", "[::1]", "a_b.c"] {
             assert_eq!(check_name(good), Ok(()), "{good}");
         }
         for (bad, says) in [

@@ -23,16 +23,9 @@ use super::units::{Listen, Size, Wait, parse_listen};
 
 /// The plan of a file that stands in the folder `base`, or all its mistakes.
 pub fn check(text: &FileText, base: &Path) -> Result<Plan, Vec<Problem>> {
-    let mut check = Check {
-        base: base.to_path_buf(),
-        problems: Vec::new(),
-    };
+    let mut check = Check { base: base.to_path_buf(), problems: Vec::new() };
     let plan = check.plan(text);
-    if check.problems.is_empty() {
-        Ok(plan)
-    } else {
-        Err(check.problems)
-    }
+    if check.problems.is_empty() { Ok(plan) } else { Err(check.problems) }
 }
 
 /// Whether a path is a folder that can be served; the error says what it is instead.
@@ -40,9 +33,7 @@ pub fn check_folder(path: &Path) -> Result<(), String> {
     let shown = path.display();
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(format!(
-            "`{shown}` is not a folder: expected the folder to serve"
-        )),
+        Ok(_) => Err(format!("`{shown}` is not a folder: expected the folder to serve")),
         Err(error) => Err(format!("`{shown}` cannot be served: {}", reason(&error))),
     }
 }
@@ -65,22 +56,12 @@ impl Check {
             cache_bytes: self.size(&text.cache, default.cache_bytes),
             revalidate: self.wait(&text.revalidate, NONE..=HOUR, default.revalidate),
             helpers: self.count(&text.helpers, "helpers", 1..=1024, default.helpers),
-            helper_queue: self.count(
-                &text.helper_queue,
-                "helper_queue",
-                1..=1_000_000,
-                default.helper_queue,
-            ),
+            helper_queue: self.count(&text.helper_queue, "helper_queue", 1..=1_000_000, default.helper_queue),
             access_log: self.access_log(&text.access_log, format),
             limits: self.limits(&text.limits),
             sites: self.sites(&text.sites),
             overload_body: self.overload_body(&text.overload),
-            retry_after: self.count(
-                &text.overload.retry_after,
-                "retry_after",
-                0..=86400,
-                default.retry_after,
-            ),
+            retry_after: self.count(&text.overload.retry_after, "retry_after", 0..=86400, default.retry_after),
             admin: self.admin(&text.admin),
         }
     }
@@ -110,17 +91,12 @@ impl Check {
                 continue;
             };
             if listen.contains(&address) && address.port() != 0 {
-                self.wrong(
-                    word,
-                    format!("`{address}` stands here twice: leave one out"),
-                );
+                self.wrong(word, format!("`{address}` stands here twice: leave one out"));
             }
             listen.push(address);
         }
         if typed.is_empty() {
-            self.problems.push(Problem::whole(
-                "`listen` is an empty list: name an address, or leave the key out",
-            ));
+            self.problems.push(Problem::whole("`listen` is an empty list: name an address, or leave the key out"));
         }
         listen
     }
@@ -136,7 +112,10 @@ impl Check {
         let folder = path.parent().unwrap_or(Path::new("/"));
         if typed.value.is_empty() || !folder.is_dir() || path.is_dir() {
             let shown = path.display();
-            self.wrong(typed, format!("`{shown}` cannot be written: name a file in a folder that exists, `stderr` or `off`"));
+            self.wrong(
+                typed,
+                format!("`{shown}` cannot be written: name a file in a folder that exists, `stderr` or `off`"),
+            );
         }
         AccessLog::File { path, format }
     }
@@ -145,10 +124,7 @@ impl Check {
         let typed = text.body.as_ref()?;
         let path = self.base.join(&typed.value);
         match read_small(&path) {
-            Ok(bytes) => Some(OverloadBody {
-                path,
-                bytes: bytes.into(),
-            }),
+            Ok(bytes) => Some(OverloadBody { path, bytes: bytes.into() }),
             Err(sentence) => {
                 self.wrong(typed, sentence);
                 None
@@ -173,21 +149,13 @@ impl Check {
         self.word(typed).map_or(default, |Size(bytes)| bytes)
     }
 
-    fn wait(
-        &mut self,
-        typed: &Option<At<Word<Wait>>>,
-        range: RangeInclusive<Duration>,
-        default: Duration,
-    ) -> Duration {
+    fn wait(&mut self, typed: &Option<At<Word<Wait>>>, range: RangeInclusive<Duration>, default: Duration) -> Duration {
         let (Some(typed), Some(Wait(wait))) = (typed, self.word(typed)) else {
             return default;
         };
         if !range.contains(&wait) {
             let (least, most) = (range.start(), range.end());
-            self.wrong(
-                typed,
-                format!("this is out of range: expected {least:?} to {most:?}"),
-            );
+            self.wrong(typed, format!("this is out of range: expected {least:?} to {most:?}"));
         }
         wait
     }
@@ -203,10 +171,7 @@ impl Check {
         let Some(typed) = typed else { return default };
         if !range.contains(&typed.value) {
             let (value, least, most) = (typed.value, range.start(), range.end());
-            self.wrong(
-                typed,
-                format!("`{key}` cannot be {value}: expected {least} to {most}"),
-            );
+            self.wrong(typed, format!("`{key}` cannot be {value}: expected {least} to {most}"));
         }
         T::try_from(typed.value).unwrap_or(default)
     }
@@ -216,11 +181,7 @@ impl Check {
     }
 
     fn read<T: FromStr<Err = String>>(&mut self, typed: &At<Word<T>>) -> Option<T> {
-        typed
-            .value
-            .read()
-            .map_err(|sentence| self.wrong(typed, sentence))
-            .ok()
+        typed.value.read().map_err(|sentence| self.wrong(typed, sentence)).ok()
     }
 
     fn wrong<T>(&mut self, typed: &At<T>, sentence: impl AsRef<str>) {
@@ -233,15 +194,11 @@ fn read_small(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error| format!("`{shown}` cannot be read: {}", reason(&error));
     let found = std::fs::metadata(path).map_err(failed)?;
     if !found.is_file() {
-        return Err(format!(
-            "`{shown}` is not a file: expected a small one, such as an image"
-        ));
+        return Err(format!("`{shown}` is not a file: expected a small one, such as an image"));
     }
     if found.len() > OverloadBody::MAX_BYTES {
         let bytes = found.len();
-        return Err(format!(
-            "`{shown}` has {bytes} bytes: expected at most 64KiB"
-        ));
+        return Err(format!("`{shown}` has {bytes} bytes: expected at most 64KiB"));
     }
     std::fs::read(path).map_err(failed)
 }

@@ -13,16 +13,10 @@ impl Check {
         let mut routes: Vec<Route> = Vec::new();
         for route in typed {
             let made = self.route(route, site);
-            if routes
-                .iter()
-                .any(|other| same(&other.pattern, &made.pattern))
-            {
+            if routes.iter().any(|other| same(&other.pattern, &made.pattern)) {
                 let pattern = &made.pattern;
                 let at = &route.value.r#match;
-                self.wrong(
-                    at,
-                    format!("`{pattern}` has a route already: this one would never answer"),
-                );
+                self.wrong(at, format!("`{pattern}` has a route already: this one would never answer"));
             }
             routes.push(made);
         }
@@ -49,29 +43,16 @@ impl Check {
         match (&route.root, &route.redirect, &route.status) {
             (Some(root), None, None) => {
                 let root = self.root(root);
-                Action::Files(self.route_files(
-                    route,
-                    pattern,
-                    FilesPlan {
-                        root,
-                        ..site.clone()
-                    },
-                ))
+                Action::Files(self.route_files(route, pattern, FilesPlan { root, ..site.clone() }))
             }
             (None, Some(to), status) => self.redirect(to, status.as_ref()),
             (None, None, Some(status)) => self.status(status, route),
             (None, None, None) => {
-                self.wrong(
-                    typed,
-                    "this route does nothing: add `root`, `redirect` or `status`",
-                );
+                self.wrong(typed, "this route does nothing: add `root`, `redirect` or `status`");
                 NOTHING
             }
             (Some(root), _, _) => {
-                self.wrong(
-                    root,
-                    "this route does two things: keep `root`, `redirect` or `status`",
-                );
+                self.wrong(root, "this route does two things: keep `root`, `redirect` or `status`");
                 NOTHING
             }
         }
@@ -82,10 +63,7 @@ impl Check {
             strip: pattern.folder().map_or(0, |folder| folder.len() - 1),
             index: self.index(&route.index).unwrap_or(site.index),
             symlinks: self.word(&route.symlinks).unwrap_or(site.symlinks),
-            hidden: route
-                .hidden
-                .as_ref()
-                .map_or(site.hidden, |typed| typed.value),
+            hidden: route.hidden.as_ref().map_or(site.hidden, |typed| typed.value),
             root: site.root,
         }
     }
@@ -99,15 +77,9 @@ impl Check {
         };
         if !REDIRECTS.contains(&typed.value) {
             let status = typed.value;
-            self.wrong(
-                typed,
-                format!("{status} is not a redirect: write 301, 302, 303, 307 or 308"),
-            );
+            self.wrong(typed, format!("{status} is not a redirect: write 301, 302, 303, 307 or 308"));
         }
-        Action::Redirect {
-            to,
-            status: u16::try_from(typed.value).unwrap_or(302),
-        }
+        Action::Redirect { to, status: u16::try_from(typed.value).unwrap_or(302) }
     }
 
     fn status(&mut self, typed: &At<i64>, route: &RouteText) -> Action {
@@ -115,10 +87,7 @@ impl Check {
             Ok(code) if (200..=599).contains(&code) && code != 304 => code,
             _ => {
                 let code = typed.value;
-                self.wrong(
-                    typed,
-                    format!("{code} cannot be answered: expected 200 to 599, not 304"),
-                );
+                self.wrong(typed, format!("{code} cannot be answered: expected 200 to 599, not 304"));
                 500
             }
         };
@@ -128,32 +97,18 @@ impl Check {
         if let Some(body) = route.body.as_ref().filter(|_| matches!(code, 204 | 205)) {
             self.wrong(body, format!("{code} has no body: leave `body` out"));
         }
-        Action::Status {
-            code,
-            body: route.body.as_ref().map(|body| body.value.as_str().into()),
-        }
+        Action::Status { code, body: route.body.as_ref().map(|body| body.value.as_str().into()) }
     }
 
     /// Keys that mean nothing beside the route's action: a slip worth telling.
     fn useless_keys(&mut self, route: &RouteText) {
-        if let Some(body) = route
-            .body
-            .as_ref()
-            .filter(|_| route.status.is_none() || route.redirect.is_some())
-        {
-            self.wrong(
-                body,
-                "`body` means nothing here: it belongs to a route with `status` alone",
-            );
+        if let Some(body) = route.body.as_ref().filter(|_| route.status.is_none() || route.redirect.is_some()) {
+            self.wrong(body, "`body` means nothing here: it belongs to a route with `status` alone");
         }
         if route.root.is_some() {
             return;
         }
-        let index = route
-            .index
-            .as_ref()
-            .and_then(|index| index.0.first())
-            .map(|word| &word.span);
+        let index = route.index.as_ref().and_then(|index| index.0.first()).map(|word| &word.span);
         let symlinks = route.symlinks.as_ref().map(|word| &word.span);
         let hidden = route.hidden.as_ref().map(|typed| &typed.span);
         for span in [index, symlinks, hidden].into_iter().flatten() {
@@ -168,10 +123,7 @@ fn same(a: &Pattern, b: &Pattern) -> bool {
 }
 
 fn to_slash(route: &Route, routes: &[Route]) -> Option<Route> {
-    let folder = route
-        .pattern
-        .folder()
-        .filter(|_| matches!(route.action, Action::Files(_)))?;
+    let folder = route.pattern.folder().filter(|_| matches!(route.action, Action::Files(_)))?;
     let bare = Pattern::parse(folder.strip_suffix('/')?).ok()?;
     if routes.iter().any(|other| same(&other.pattern, &bare)) {
         return None;
@@ -181,9 +133,6 @@ fn to_slash(route: &Route, routes: &[Route]) -> Option<Route> {
 }
 
 /// Stands in for an action that was reported.
-const NOTHING: Action = Action::Status {
-    code: 500,
-    body: None,
-};
+const NOTHING: Action = Action::Status { code: 500, body: None };
 
 const REDIRECTS: [i64; 5] = [301, 302, 303, 307, 308];

@@ -4,9 +4,7 @@ use super::*;
 
 #[test]
 fn the_examples_load() {
-    let files = std::fs::read_dir(examples())
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(examples()).unwrap().map(|entry| entry.unwrap().path());
     let mut loaded = 0;
     for file in files.filter(|file| file.extension().is_some_and(|end| end == "toml")) {
         load(&file).unwrap_or_else(|report| panic!("{report}"));
@@ -17,19 +15,13 @@ fn the_examples_load() {
 
 #[test]
 fn the_manuals_blocks_load() {
-    let pages = std::fs::read_dir(docs())
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let pages = std::fs::read_dir(docs()).unwrap().map(|entry| entry.unwrap().path());
     let mut loaded = 0;
     for page in pages.filter(|page| page.extension().is_some_and(|end| end == "md")) {
         let page = std::fs::read_to_string(page).unwrap();
         for rest in page.split("```toml\n").skip(1) {
             let block = rest.split("```").next().unwrap();
-            let site = if block.contains("[[sites]]") {
-                ""
-            } else {
-                SITE
-            };
+            let site = if block.contains("[[sites]]") { "" } else { SITE };
             meant(&format!("{block}{site}"));
             loaded += 1;
         }
@@ -55,26 +47,17 @@ fn the_schema_is_up_to_date() {
         std::fs::write(&file, schema()).unwrap();
     }
     let written = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        written == schema(),
-        "run the tests once with AMPED_BLESS=1 to write {file:?} anew"
-    );
+    assert!(written == schema(), "run the tests once with AMPED_BLESS=1 to write {file:?} anew");
 }
 
 /// A default that the schema tells, typed, changes nothing.
 #[test]
 fn the_schemas_defaults_are_the_plans() {
     let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
-    let tables = [
-        ("", &schema["properties"]),
-        ("limits", &schema["definitions"]["LimitsText"]["properties"]),
-    ];
+    let tables = [("", &schema["properties"]), ("limits", &schema["definitions"]["LimitsText"]["properties"])];
     for (table, keys) in tables {
         for (key, about) in keys.as_object().unwrap() {
-            let Some(default) = about
-                .get("default")
-                .filter(|d| !d.is_object() && !d.is_array())
-            else {
+            let Some(default) = about.get("default").filter(|d| !d.is_object() && !d.is_array()) else {
                 continue;
             };
             let line = if table.is_empty() {

@@ -16,15 +16,10 @@ const SITE: &str = "[[sites]]\nroot = \"site\"\n";
 #[test]
 fn a_site_alone_is_the_defaults() {
     let plan = meant(SITE);
-    let expected = Plan {
-        sites: plan.sites.clone(),
-        ..Plan::default()
-    };
+    let expected = Plan { sites: plan.sites.clone(), ..Plan::default() };
     assert_eq!(plan, expected);
     assert_eq!(plan.sites[0].names, Vec::<String>::new());
-    let Action::Files(files) = &plan.sites[0].routes[0].action else {
-        panic!("not files")
-    };
+    let Action::Files(files) = &plan.sites[0].routes[0].action else { panic!("not files") };
     assert_eq!(files, &FilesPlan::new(examples().join("site")));
 }
 
@@ -62,64 +57,28 @@ fn every_key_reaches_the_plan() {
         error_pages = { 404 = "404.html" }
         "#,
     );
-    assert_eq!(
-        plan.listen,
-        [
-            "0.0.0.0:8080".parse().unwrap(),
-            "[::1]:8081".parse().unwrap()
-        ]
-    );
-    assert_eq!(
-        (
-            plan.workers,
-            plan.helpers,
-            plan.helper_queue,
-            plan.retry_after
-        ),
-        (3, 4, 10, 5)
-    );
+    assert_eq!(plan.listen, ["0.0.0.0:8080".parse().unwrap(), "[::1]:8081".parse().unwrap()]);
+    assert_eq!((plan.workers, plan.helpers, plan.helper_queue, plan.retry_after), (3, 4, 10, 5));
     assert_eq!(plan.driver, DriverChoice::Poll);
     assert_eq!((plan.cache_bytes, plan.limits.max_body), (1 << 30, 64_000));
     assert_eq!(plan.revalidate, Duration::from_millis(500));
-    assert_eq!(
-        plan.access_log,
-        AccessLog::Stderr {
-            format: LogFormat::Json
-        }
-    );
+    assert_eq!(plan.access_log, AccessLog::Stderr { format: LogFormat::Json });
     assert_eq!(plan.limits.drain_timeout, Duration::ZERO);
     assert_eq!(plan.limits.max_connections, Some(100));
-    assert!(
-        plan.overload_body
-            .is_some_and(|body| !body.bytes.is_empty())
-    );
+    assert!(plan.overload_body.is_some_and(|body| !body.bytes.is_empty()));
     assert_eq!(plan.admin.as_deref(), Some("127.0.0.1:9000"));
     let site = &plan.sites[0];
     assert_eq!(site.names, ["example.org", "*.example.org"]);
-    assert_eq!(
-        site.error_page(404),
-        Some(examples().join("site/404.html").as_path())
-    );
-    let Action::Files(files) = &site.routes[0].action else {
-        panic!("not files")
-    };
-    assert_eq!(
-        (files.symlinks, files.hidden, files.index.len()),
-        (Symlinks::Never, true, 2)
-    );
+    assert_eq!(site.error_page(404), Some(examples().join("site/404.html").as_path()));
+    let Action::Files(files) = &site.routes[0].action else { panic!("not files") };
+    assert_eq!((files.symlinks, files.hidden, files.index.len()), (Symlinks::Never, true, 2));
 }
 
 #[test]
 fn a_route_of_files_takes_from_its_site_and_gets_its_slash() {
-    let plan = meant(
-        "[[sites]]\nhidden = true\n[[sites.routes]]\nmatch = \"/pictures/*\"\nroot = \"site\"\n",
-    );
-    let [files, slash] = plan.sites[0].routes.as_slice() else {
-        panic!("two routes")
-    };
-    let Action::Files(found) = &files.action else {
-        panic!("not files")
-    };
+    let plan = meant("[[sites]]\nhidden = true\n[[sites.routes]]\nmatch = \"/pictures/*\"\nroot = \"site\"\n");
+    let [files, slash] = plan.sites[0].routes.as_slice() else { panic!("two routes") };
+    let Action::Files(found) = &files.action else { panic!("not files") };
     assert_eq!((found.strip, found.hidden), ("/pictures".len(), true));
     assert_eq!(slash.pattern.as_str(), "/pictures");
     assert!(matches!(slash.action, Action::Redirect { status: 301, .. }));
@@ -130,9 +89,7 @@ fn meant(text: &str) -> Plan {
 }
 
 fn report(text: &str) -> String {
-    parse(text, Path::new("amped.toml"), &examples())
-        .unwrap_err()
-        .to_string()
+    parse(text, Path::new("amped.toml"), &examples()).unwrap_err().to_string()
 }
 
 fn examples() -> PathBuf {
