@@ -109,6 +109,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        println!("{} did not end within 8 s of being asked: killed", self.server.name);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
