@@ -213,7 +213,7 @@ impl Busy {
                     self.body = None;
                     return true;
                 }
-                if body.left == 0 {
+                if body.left == 0 && !body.decoder.is_done() {
                     self.ending = Ending::Linger;
                 }
                 event != BodyEvent::NeedMore
