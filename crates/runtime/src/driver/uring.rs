@@ -32,7 +32,8 @@ pub(crate) struct Uring {
     buffers: Rc<BufferRing>,
     /// Operations without a final completion.
     in_flight: usize,
-    /// Send operations kept for reuse.
+    /// Send operations kept for reuse. Boxed already: the kernel knows their addresses.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<Sending>>,
     /// The reaped batch; completions are handled after the reap, never inside it.
     reaped: Vec<cqueue::Entry>,
@@ -132,8 +133,9 @@ impl Uring {
                 if let Some(id) = cqueue::buffer_select(completion.flags()) {
                     drop(self.buffers.take(id, completion.result() as usize));
                 }
-                if !cqueue::more(completion.flags()) && received == 5 {
-                    return Ok(());
+                if !cqueue::more(completion.flags()) {
+                    self.in_flight -= 1;
+                    return if received == 5 { Ok(()) } else { Err(errno(libc::EIO)) };
                 }
             }
         }

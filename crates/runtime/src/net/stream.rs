@@ -104,6 +104,14 @@ impl Stream {
         self.driver().sendfile(self.token, file.as_fd(), (offset, length), context)
     }
 
+    /// Lets the kernel queue as much as it likes for this peer (`deep`), or little: see `TCP_NOTSENT_LOWAT` in tcp(7).
+    ///
+    /// # Errors
+    /// None expected on a TCP socket.
+    pub fn queue_ahead(&self, deep: bool) -> io::Result<()> {
+        self.driver().with_fd(self.token, |fd| socket::set_queue_ahead(fd.as_fd(), deep))
+    }
+
     /// Waits until the connection is dead; with `end`, also until the peer has finished sending.
     pub fn poll_gone(&self, end: bool, context: &mut Context<'_>) -> Poll<()> {
         self.driver().gone(self.token, end, context)

@@ -249,26 +249,24 @@ impl Busy {
     /// Sends what is ready, in order. Ready(true): something left; Ready(false): nothing to send now.
     fn send(&mut self, context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<io::Result<bool>> {
         let mut progress = false;
-        loop {
-            self.gather(context);
-            let means = Means { stream, helpers: &context.helpers, mode: context.disk() };
-            if !self.queue.is_empty() {
-                let more = match self.pieces.front_mut() {
-                    Some(Piece::File(file)) => file.is_ready(means),
-                    _ => false,
-                };
-                let before = self.queue.len();
-                let sent = stream.poll_send(&mut self.queue, more, task);
-                let gone = before - self.queue.len();
-                context.counters.bytes_sent.add(gone as u64);
-                progress |= gone > 0;
-                match sent {
-                    Poll::Pending if progress => return Poll::Ready(Ok(true)),
-                    other => ready!(other)?,
-                }
+        self.gather(context);
+        let means = Means { stream, helpers: &context.helpers, mode: context.disk(), budget: &context.budget };
+        if !self.queue.is_empty() {
+            let more = match self.pieces.front_mut() {
+                Some(Piece::File(file)) => file.is_ready(means),
+                _ => false,
+            };
+            let before = self.queue.len();
+            let sent = stream.poll_send(&mut self.queue, more, task);
+            let gone = before - self.queue.len();
+            context.counters.bytes_sent.add(gone as u64);
+            progress = gone > 0;
+            match sent {
+                Poll::Pending if progress => return Poll::Ready(Ok(true)),
+                other => ready!(other)?,
             }
-            return self.send_file(context, means, task, progress);
         }
+        self.send_file(context, means, task, progress)
     }
 
     fn send_file(

@@ -12,10 +12,10 @@
 //! An idle connection is this task, its driver slot and a timer entry: no buffer, no queue. The usual request never leaves the
 //! synchronous turn: it costs a receive, a look-up and a send.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
-use std::task::{Context as Task, Poll};
+use std::task::{Context as Task, Poll, ready};
 
 use amped_runtime::SendQueue;
 use amped_runtime::net::Stream;
@@ -40,28 +40,58 @@ pub enum Next {
     Busy(Box<Busy>),
 }
 
-/// Serves a connection to its end.
-pub async fn converse(context: Rc<Context>, stream: Stream) {
+/// A connection, and the guest that is dropped with it.
+pub struct Connection<G> {
+    context: Rc<Context>,
+    stream: Stream,
+    _guest: G,
+}
+
+impl<G> Connection<G> {
+    /// A fresh connection.
+    pub fn new(context: &Rc<Context>, stream: Stream, guest: G) -> Self {
+        Self { context: Rc::clone(context), stream, _guest: guest }
+    }
+
+    /// Serves the connection to its end.
+    ///
+    /// An idle connection costs this future, so it borrows its parts instead of moving them about (a moved part is kept twice),
+    /// and what happens rarely is boxed.
+    #[allow(clippy::manual_async_fn)]
+    pub fn converse(self) -> impl Future<Output = ()> {
+        async move {
+            let Self { context, stream, .. } = &self;
+            loop {
+                stream.idle_for(context.limits().idle_timeout);
+                let mut next = poll_fn(|task| idle(context, stream, task)).await;
+                while let Next::Busy(busy) = &mut next {
+                    next = poll_fn(|task| busy.poll(context, stream, task)).await;
+                }
+                match next {
+                    Next::Idle if !context.is_draining() => {}
+                    Next::Idle | Next::Close => return Box::pin(finish(context, stream)).await,
+                    Next::Linger => return Box::pin(linger::close(stream)).await,
+                    Next::Busy(_) => unreachable!("a busy conversation ends idle or closed"),
+                }
+            }
+        }
+    }
+}
+
+/// Waits for requests and answers them, for as long as memory can tell the answers.
+fn idle(context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Next> {
     loop {
-        stream.idle_for(context.limits().idle_timeout);
-        let chunk = match stream.recv().await {
+        let chunk = match ready!(stream.poll_recv(task)) {
             Ok(chunk) if !chunk.is_empty() => chunk,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 context.counters.timeouts.add(u64::from(!context.is_draining()));
-                return;
+                return Poll::Ready(Next::Close);
             }
-            _ => return,
+            _ => return Poll::Ready(Next::Close),
         };
-        let mut next = poll_fn(|task| Poll::Ready(turn(&context, &stream, &chunk, task))).await;
-        drop(chunk);
-        while let Next::Busy(mut busy) = next {
-            next = poll_fn(|task| busy.poll(&context, &stream, task)).await;
-        }
-        match next {
-            Next::Idle if !context.is_draining() => {}
-            Next::Idle | Next::Close => return finish(&context, &stream).await,
-            Next::Linger => return linger::close(stream).await,
-            Next::Busy(_) => unreachable!("a busy conversation ends idle or closed"),
+        match turn(context, stream, &chunk, task) {
+            Next::Idle if !context.is_draining() => stream.idle_for(context.limits().idle_timeout),
+            next => return Poll::Ready(next),
         }
     }
 }
@@ -136,4 +166,20 @@ fn send_last(context: &Context, stream: &Stream, mut queue: SendQueue, unread: &
 /// The conversation needs a state of its own from here on.
 fn go_on(queue: SendQueue, input: &[u8], scanned: usize, item: Option<Item>) -> Next {
     Next::Busy(Box::new(Busy::new(queue, input, scanned, item)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what `converse` makes, without a connection to make it of.
+    fn size_of_future<G, F: Future>(_: impl FnOnce(Connection<G>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_stays_small() {
+        let size = size_of_future(Connection::<[usize; 2]>::converse);
+        assert!(size <= 112, "{size} bytes for every connection");
+    }
 }

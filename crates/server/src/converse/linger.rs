@@ -2,7 +2,8 @@
 //!
 //! Closing a socket with unread bytes makes the kernel send RST, and the peer's kernel then throws away what it had not read:
 //! the client would see a reset instead of the answer that explains it (RFC 9112 section 9.6). So: finish sending, say FIN,
-//! and read and forget what still comes, for a while.
+//! and read and forget what still comes, for a while: an upload that was refused is often sent to its end before the answer is
+//! read.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -10,14 +11,17 @@ use std::time::Duration;
 use amped_runtime::net::Stream;
 
 /// Ends a connection whose peer may still be sending.
-pub async fn close(stream: Stream) {
+pub async fn close(stream: &Stream) {
     stream.deadline_in(PATIENCE);
     let sent = poll_fn(|context| stream.poll_sent(context)).await;
     if sent.is_err() || stream.shutdown_write().is_err() {
         return;
     }
+    let clock = stream.runtime().clock();
+    let end = clock.now() + MAX_LINGER;
     let mut ignored = 0;
-    while ignored < MAX_IGNORED {
+    while ignored < MAX_IGNORED && clock.now() < end {
+        stream.deadline_in(PATIENCE);
         match stream.recv().await {
             Ok(chunk) if !chunk.is_empty() => ignored += chunk.len(),
             _ => return,
@@ -25,7 +29,9 @@ pub async fn close(stream: Stream) {
     }
 }
 
-/// How long the peer may take to notice.
+/// How long the peer may be silent.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may go on sending.
+const MAX_LINGER: Duration = Duration::from_secs(30);
 /// How much it may still send meanwhile.
-const MAX_IGNORED: usize = 1024 * 1024;
+const MAX_IGNORED: usize = 16 * 1024 * 1024;

@@ -14,6 +14,7 @@ use amped_runtime::{Runtime, SendQueue};
 
 use self::encode::CommonHead;
 use crate::answer::Answers;
+use crate::answer::files::Budget;
 use crate::config::choice::DiskMode;
 use crate::config::plan::Limits;
 use crate::observe::access_log::Log;
@@ -32,6 +33,7 @@ pub struct Context {
     pub log: Option<Log>,
     common_head: CommonHead,
     draining: Cell<bool>,
+    budget: Budget,
     /// Send queues that nobody uses now; only a conversation that is busy holds one.
     spare: RefCell<Vec<SendQueue>>,
 }
@@ -46,6 +48,7 @@ impl Context {
             log,
             common_head: CommonHead::default(),
             draining: Cell::new(false),
+            budget: Budget::default(),
             spare: RefCell::default(),
         })
     }

@@ -65,11 +65,7 @@ fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
 /// Starts the conversation with a connection that is this worker's.
 pub fn seat(socket: OwnedFd, context: &Rc<Context>, guest: Guest) {
     let stream = Listener::stream(context.runtime(), socket);
-    let conversation = h1::converse(Rc::clone(context), stream);
-    context.runtime().spawn(async move {
-        conversation.await;
-        drop(guest);
-    });
+    context.runtime().spawn(h1::Connection::new(context, stream, guest).converse());
 }
 
 /// The worker with the fewest connections, if that is clearly fewer than ours.

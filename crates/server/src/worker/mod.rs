@@ -92,14 +92,9 @@ async fn work(context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<Owned
     }
     flush_log(&context);
     let seat = &reception.seats[reception.place];
-    loop {
-        match seat.call().await {
-            Call::Handed(sockets) => {
-                for socket in sockets {
-                    listen::seat(socket, &context, Guest::new(&reception.seats, reception.place));
-                }
-            }
-            Call::Drain => break,
+    while let Call::Handed(sockets) = seat.call().await {
+        for socket in sockets {
+            listen::seat(socket, &context, Guest::new(&reception.seats, reception.place));
         }
     }
     accepting.stop();

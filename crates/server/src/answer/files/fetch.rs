@@ -21,7 +21,9 @@ use crate::observe::counters::Counters;
 
 /// The jobs of one worker.
 #[derive(Debug, Default)]
-pub struct Fetches(RefCell<HashMap<Key<Box<[u8]>>, Weak<Fetch>>>);
+pub struct Fetches(RefCell<ByKey>);
+
+type ByKey = HashMap<Key<Box<[u8]>>, Weak<Fetch>>;
 
 /// One job and those who wait for it.
 #[derive(Debug)]

@@ -1,8 +1,11 @@
 //! Files: the disk contract's order, on the loop's thread.
 //!
-//! 1. The memory cache: no system call. 2. What the kernel holds in memory: a cached open and a no-wait read, on mounts that
-//! can. 3. One helper job per file, shared by all who ask for it. An entry is looked at again at most once per `revalidate`; if
-//! the disk is slow to say whether the file has changed, memory goes on answering.
+//! 1. The memory cache: no system call.
+//! 2. What the kernel holds in memory: a cached open and a no-wait read, on mounts that can.
+//! 3. One helper job per file, shared by all who ask for it.
+//!
+//! An entry is looked at again at most once per `revalidate`; if the disk is slow to say whether the file has changed, memory
+//! goes on answering.
 
 mod entry;
 mod fetch;
@@ -23,7 +26,7 @@ pub use self::fetch::Later;
 use self::load::{Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
-pub use self::transfer::{Means, Transfer};
+pub use self::transfer::{Budget, Means, Transfer};
 use crate::config::plan::{Action, DiskMode, Plan, Symlinks};
 use crate::observe::counters::Counters;
 use crate::route::RouteId;

@@ -4,12 +4,14 @@
 //! the last one. A turn gives one transfer a fair share and no more. If the file changes under way, the transfer fails: the
 //! client was promised a version, and gets a broken connection rather than a mixture.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use amped_runtime::disk::{Class, Helpers, Job, is_warm, stamp, warm};
 use amped_runtime::net::Stream;
@@ -26,7 +28,21 @@ pub struct Transfer {
     /// Everything before this is in memory.
     warm_until: u64,
     warming: Option<Job<io::Result<usize>>>,
+    pace: Pace,
 }
+
+/// How fast the client takes what it is sent.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When, and at which byte, the stretch began that is being timed.
+    since: Option<(Instant, u64)>,
+    /// The kernel may queue as much as it likes for it.
+    deep: bool,
+}
+
+/// What one turn of the loop may still send from files, over all transfers.
+#[derive(Debug, Default)]
+pub struct Budget(Cell<(Option<Instant>, u64)>);
 
 /// What a transfer needs of its surroundings.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +53,41 @@ pub struct Means<'a> {
     pub helpers: &'a Helpers,
     /// Whether to ask them.
     pub mode: DiskMode,
+    /// What this turn may still send.
+    pub budget: &'a Budget,
+}
+
+impl Budget {
+    /// A share of what is left of this turn's budget; `None` when it is used up.
+    fn share(&self, turn: Instant, wanted: u64) -> Option<u64> {
+        let (began, used) = self.0.get();
+        let used = if began == Some(turn) { used } else { 0 };
+        let share = wanted.min(FAIR_SHARE).min(TURN_SHARE - used);
+        self.0.set((Some(turn), used + share));
+        (share > 0).then_some(share)
+    }
+}
+
+impl Pace {
+    /// Takes note of progress to byte `at`. A stretch taken quickly earns a deep queue, a slow one ends it.
+    fn note(&mut self, stream: &Stream, at: u64) {
+        let now = stream.runtime().clock().now();
+        let (since, from) = *self.since.get_or_insert((now, at));
+        if at - from < STRETCH {
+            return;
+        }
+        self.since = Some((now, at));
+        let is_fast = now - since < FAST;
+        if is_fast != self.deep && stream.queue_ahead(is_fast).is_ok() {
+            self.deep = is_fast;
+        }
+    }
 }
 
 impl Transfer {
     /// A transfer of `range` of the file's body.
     pub fn new(content: &FileContent, range: Range<u64>) -> Self {
-        Self { content: content.clone(), warm_until: range.start, left: range, warming: None }
+        Self { content: content.clone(), warm_until: range.start, left: range, warming: None, pace: Pace::default() }
     }
 
     /// Whether everything has been handed to the kernel.
@@ -60,7 +105,8 @@ impl Transfer {
         self.warm_until > self.left.start || self.look_ahead(means)
     }
 
-    /// Sends at most one fair share: ready with the bytes sent, pending when the socket is full or the window is on the disk.
+    /// Sends at most one fair share: ready with the bytes sent (0 when the turn's budget is used up), pending when the socket is
+    /// full or the window is on the disk.
     ///
     /// # Errors
     /// What the socket says; `InvalidData` when the file has changed or shrunk, `Other` when the disk refused.
@@ -69,15 +115,19 @@ impl Transfer {
             ready!(self.poll_warm(means, context))?;
         }
         let window = self.warm_until.min(self.left.end) - self.left.start;
-        let share = window.min(FAIR_SHARE) as usize;
+        let runtime = means.stream.runtime();
+        let Some(share) = means.budget.share(runtime.clock().now(), window) else { return Poll::Ready(Ok(0)) };
         let file = &self.content.file;
-        let meter = means.stream.runtime().meter();
-        let send = || means.stream.poll_sendfile(file, self.left.start, share, context);
-        let sent = ready!(meter.timed("disk: send a window", send))?;
+        let send = || means.stream.poll_sendfile(file, self.left.start, share as usize, context);
+        let sent = ready!(runtime.meter().timed("disk: send a window", send))?;
         if sent == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
         self.left.start += sent as u64;
+        self.pace.note(means.stream, self.left.start);
+        if self.is_done() && self.pace.deep {
+            means.stream.queue_ahead(false)?;
+        }
         self.prepare_next(means);
         Poll::Ready(Ok(sent))
     }
@@ -152,5 +202,10 @@ impl FileContent {
 /// What is brought into memory at once. Large enough that a helper's round trip is lost in it, small enough that thousands of
 /// transfers do not push each other out.
 const WINDOW: u64 = 1024 * 1024;
-/// What one transfer may send in a turn, about 30 us of the loop's time.
+/// What one transfer may send in a turn, about 50 us of the loop's time.
 const FAIR_SHARE: u64 = 256 * 1024;
+/// What all transfers may send in a turn: small answers come in between.
+const TURN_SHARE: u64 = 1024 * 1024;
+/// What is timed to tell a fast reader from a slow one, and how long a fast one takes for it: 20 MB/s.
+const STRETCH: u64 = 2 * 1024 * 1024;
+const FAST: Duration = Duration::from_millis(100);
