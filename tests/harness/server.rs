@@ -1,0 +1,233 @@
+//! The real binary, started on a port of its own and ended with the value that holds it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Answer, Client, PATIENCE};
+
+/// The drivers that every test is run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    EpollEdge,
+    Poll,
+    Uring,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    addresses: Vec<SocketAddr>,
+    said: Arc<Mutex<String>>,
+    /// Configuration and admin socket.
+    folder: tempfile::TempDir,
+}
+
+impl Driver {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EpollEdge => "epoll-edge",
+            Self::Poll => "poll",
+            Self::Uring => "uring",
+        }
+    }
+}
+
+impl Server {
+    /// `amped serve` on this folder.
+    pub fn serve(driver: Driver, root: &Path) -> Self {
+        Self::serve_with(driver, root, &[])
+    }
+
+    /// `amped serve` with more options.
+    pub fn serve_with(driver: Driver, root: &Path, options: &[&str]) -> Self {
+        let mut command = binary();
+        command.arg("serve").arg(root).args(["--listen", "127.0.0.1:0", "--driver", driver.name()]).args(options);
+        Self::start(driver, command, "serve")
+    }
+
+    /// `amped run` on this configuration, to which the address, the driver and the admin socket are added.
+    pub fn run(driver: Driver, toml: &str) -> Self {
+        Self::run_as(driver, toml, |_| {})
+    }
+
+    /// `run`, with a last word on the command: another user, limits, a working folder.
+    pub fn run_as(driver: Driver, toml: &str, adjust: impl FnOnce(&mut Command)) -> Self {
+        let mut command = binary();
+        adjust(&mut command);
+        let name = driver.name();
+        Self::start(driver, command, &format!("listen = \"127.0.0.1:0\"\ndriver = \"{name}\"\n{toml}"))
+    }
+
+    /// Starts a command: with `serve` as it is, else with the configuration.
+    fn start(driver: Driver, mut command: Command, how: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        rustix::fs::chmod(folder.path(), rustix::fs::Mode::from_raw_mode(0o777)).expect("own folder");
+        let admin = format!("unix:{}/admin", folder.path().display());
+        if how == "serve" {
+            command.args(["--admin", &admin]);
+        } else {
+            let file = folder.path().join("amped.toml");
+            fs::write(&file, format!("admin = \"{admin}\"\n{how}")).expect("own folder");
+            command.arg("run").arg("-c").arg(file);
+        }
+        let mut server = Self::spawn(command, folder);
+        server.wait_until_ready();
+        let line = server.startup_line();
+        let (asked, refused) = (format!("driver {} (as asked)", driver.name()), "does not work here");
+        assert!(line.contains(&asked) || line.contains(refused), "another driver, and no reason: {line}");
+        server
+    }
+
+    fn spawn(mut command: Command, folder: tempfile::TempDir) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let said = Arc::new(Mutex::new(String::new()));
+        let (stderr, copy) = (child.stderr.take().expect("it was asked for"), Arc::clone(&said));
+        std::thread::spawn(move || listen(stderr, &copy));
+        Self { child, addresses: Vec::new(), said, folder }
+    }
+
+    fn wait_until_ready(&mut self) {
+        let start = Instant::now();
+        loop {
+            let said = self.said();
+            self.addresses = said
+                .lines()
+                .filter_map(|line| line.strip_prefix("listening on http://"))
+                .map(|address| address.parse().expect("an address"))
+                .collect();
+            if !self.addresses.is_empty() {
+                return;
+            }
+            let ended = self.child.try_wait().expect("own child");
+            assert!(ended.is_none() && start.elapsed() < PATIENCE, "it did not start: {ended:?}\n{said}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("nobody panics with it").clone()
+    }
+
+    /// The line about its driver, workers and cache.
+    pub fn startup_line(&self) -> String {
+        self.said().lines().find(|line| line.contains(": driver ")).expect("a start-up line").to_owned()
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address(), None).expect("the server accepts")
+    }
+
+    /// A new connection that takes few bytes at once.
+    pub fn connect_slowly(&self) -> Client {
+        Client::connect(self.address(), Some(16 * 1024)).expect("the server accepts")
+    }
+
+    /// One answer on a connection of its own.
+    pub fn get(&self, path: &str) -> Answer {
+        self.connect().get(path)
+    }
+
+    /// The admin page's numbers.
+    pub fn status(&self) -> serde_json::Value {
+        let mut admin = UnixStream::connect(self.folder.path().join("admin")).expect("the admin socket");
+        admin.write_all(b"GET /status HTTP/1.1\r\nHost: admin\r\n\r\n").expect("the admin page listens");
+        let mut answer = String::new();
+        admin.read_to_string(&mut answer).expect("the admin page answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        serde_json::from_str(body).expect("JSON")
+    }
+
+    /// One number of the admin page, by its path: `/helpers/busy`.
+    pub fn number(&self, pointer: &str) -> u64 {
+        let status = self.status();
+        status.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("no {pointer}: {status}"))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("own child");
+    }
+
+    /// Waits for its end and returns its exit code; panics when it does not end.
+    pub fn wait(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("own child") {
+                return status.code();
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("own child").is_none()
+    }
+
+    /// Its open descriptors.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a running process").count()
+    }
+
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident set");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let said = self.said();
+        if std::thread::panicking() {
+            eprintln!("--- the server said:\n{said}---");
+        } else {
+            assert!(!said.contains("panicked"), "the server panicked:\n{said}");
+        }
+    }
+}
+
+/// The binary, not yet told what to do.
+pub fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_amped"))
+}
+
+/// Whether the tests run with all rights, which some of them give up and some need.
+pub fn is_root() -> bool {
+    rustix::process::getuid().is_root()
+}
+
+fn listen(stderr: ChildStderr, said: &Mutex<String>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let mut said = said.lock().expect("nobody panics with it");
+        said.push_str(&line);
+        said.push('\n');
+    }
+}
