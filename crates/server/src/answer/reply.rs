@@ -116,8 +116,8 @@ fn unconditional(entry: &Entry, query: Option<&[u8]>, pages: &ErrorPages, site: 
         Content::Memory(memory) => Reply {
             status: Status::OK,
             head: Head::Shared(Arc::clone(&memory.bytes), memory.head),
-            length: (memory.bytes.len() - memory.head) as u64,
-            body: Body::Shared(Arc::clone(&memory.bytes), memory.head..memory.bytes.len()),
+            length: (memory.end - memory.head) as u64,
+            body: Body::Shared(Arc::clone(&memory.bytes), memory.head..memory.end),
             close: false,
         },
         Content::File(file) => {

@@ -55,7 +55,10 @@ impl CommonHead {
         match (reply.head, reply.body) {
             (Head::Shared(memory, head), body) => {
                 // A cached file: head and body lie one behind the other.
-                let end = if manner.head_only || matches!(body, Body::Empty) { head } else { memory.len() };
+                let end = match body {
+                    Body::Shared(_, range) if !manner.head_only => range.end,
+                    _ => head,
+                };
                 if end - head <= COPIED {
                     queue.own().extend_from_slice(&memory[..end]);
                 } else {

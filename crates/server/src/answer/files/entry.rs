@@ -44,6 +44,8 @@ pub struct MemoryContent {
     pub bytes: Arc<[u8]>,
     /// Where the body begins.
     pub head: usize,
+    /// Where it ends.
+    pub end: usize,
     /// What the head says, for the replies that say it differently.
     pub representation: Representation,
 }
@@ -117,7 +119,7 @@ impl Entry {
     /// Bytes to be charged to the cache's budget. A large file holds a descriptor, which is scarcer than memory.
     pub fn weight(&self, path: usize) -> u64 {
         let own = match &self.content {
-            Content::Memory(memory) => memory.bytes.len(),
+            Content::Memory(memory) => memory.end,
             Content::File(_) => DESCRIPTOR_WEIGHT,
             Content::Folder(location) => location.len(),
             Content::Refused(_) => 0,

@@ -27,6 +27,38 @@ pub enum Reading {
     Wait,
 }
 
+/// How a reading is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner<'a> {
+    /// Whether it may wait.
+    pub reading: Reading,
+    /// Where to put a body that will be sent once and not kept; memory of its own without.
+    pub passing: Option<&'a Passing>,
+}
+
+/// Memory for bodies that memory will not keep, used over and over: it stays in the processor's cache, which makes sending from
+/// it cheaper than from a fresh allocation by as much as opening the file costs.
+#[derive(Debug, Default)]
+pub struct Passing(RefCell<Vec<Arc<[u8]>>>);
+
+impl Passing {
+    /// Lets `fill` write `length` bytes to a buffer nobody refers to any more; `None` when it says false.
+    fn fill(&self, length: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<bool>) -> io::Result<Option<Arc<[u8]>>> {
+        let mut buffers = self.0.borrow_mut();
+        let free = buffers.iter_mut().position(|buffer| buffer.len() >= length && Arc::get_mut(buffer).is_some());
+        let mut buffer = match free {
+            Some(place) => buffers.swap_remove(place),
+            None => vec![0; length.max(PASSING_SIZE)].into(),
+        };
+        let memory = Arc::get_mut(&mut buffer).expect("nobody else refers to a free or new buffer");
+        let filled = fill(memory);
+        if buffers.len() < MAX_PASSING {
+            buffers.push(Arc::clone(&buffer));
+        }
+        Ok(filled?.then_some(buffer))
+    }
+}
+
 /// What a path was found to lead to.
 #[derive(Debug)]
 pub enum Loaded {
@@ -55,12 +87,14 @@ impl Target {
     }
 
     /// Reads it; `None` when that would mean waiting and `reading` forbids it.
-    pub fn load(&self, reading: Reading, known: Option<&Entry>) -> Option<Loaded> {
+    pub fn load(&self, manner: Manner<'_>, known: Option<&Entry>) -> Option<Loaded> {
         for _ in 0..MAX_ATTEMPTS {
-            match self.attempt(reading, known) {
+            match self.attempt(manner, known) {
                 Ok(Some(loaded)) => return Some(loaded),
                 Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && reading == Reading::NoWait => return None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && manner.reading == Reading::NoWait => {
+                    return None;
+                }
                 Err(error) => return Some(refusal(&error, known)),
             }
         }
@@ -69,30 +103,30 @@ impl Target {
     }
 
     /// One attempt; `None` when the file changed under it.
-    fn attempt(&self, reading: Reading, known: Option<&Entry>) -> io::Result<Option<Loaded>> {
+    fn attempt(&self, manner: Manner<'_>, known: Option<&Entry>) -> io::Result<Option<Loaded>> {
         let relative = self.path.get(self.strip..).unwrap_or_default();
         let relative = relative.strip_prefix(b"/").unwrap_or(relative);
         if relative.is_empty() || relative.ends_with(b"/") {
-            return self.index(reading, relative, known);
+            return self.index(manner, relative, known);
         }
-        let file = self.open(reading, relative)?;
+        let file = self.open(manner.reading, relative)?;
         match stamp(&file)? {
             (FileKind::Directory, _) => Ok(Some(self.folder(known))),
             (FileKind::Special, _) => Ok(Some(refused(Status::FORBIDDEN, known))),
-            (FileKind::File, stamp) => self.file(reading, file, stamp, &self.path, known),
+            (FileKind::File, stamp) => self.file(manner, file, stamp, &self.path, known),
         }
     }
 
     /// A folder with its slash: the first of its index files that is there.
-    fn index(&self, reading: Reading, folder: &[u8], known: Option<&Entry>) -> io::Result<Option<Loaded>> {
+    fn index(&self, manner: Manner<'_>, folder: &[u8], known: Option<&Entry>) -> io::Result<Option<Loaded>> {
         let Action::Files(files) = &self.id.route(&self.plan).action else {
             unreachable!("only routes that serve files are loaded")
         };
         for name in &files.index {
             let path = [folder, name.as_bytes()].concat();
-            match self.open(reading, &path) {
+            match self.open(manner.reading, &path) {
                 Ok(file) => match stamp(&file)? {
-                    (FileKind::File, stamp) => return self.file(reading, file, stamp, name.as_bytes(), known),
+                    (FileKind::File, stamp) => return self.file(manner, file, stamp, name.as_bytes(), known),
                     _ => return Ok(Some(refused(Status::FORBIDDEN, known))),
                 },
                 Err(error) if status_of(&error) == Some(Status::NOT_FOUND) => {}
@@ -100,7 +134,7 @@ impl Target {
             }
         }
         // Without an index there may still be a folder, which is not shown, or nothing at all.
-        match self.open(reading, folder.strip_suffix(b"/").unwrap_or(folder)).and_then(|file| stamp(&file)) {
+        match self.open(manner.reading, folder.strip_suffix(b"/").unwrap_or(folder)).and_then(|file| stamp(&file)) {
             Ok((FileKind::Directory, _)) => Ok(Some(refused(Status::FORBIDDEN, known))),
             Ok(_) => Ok(Some(refused(Status::NOT_FOUND, known))),
             Err(error) => Err(error),
@@ -116,7 +150,7 @@ impl Target {
 
     fn file(
         &self,
-        reading: Reading,
+        manner: Manner<'_>,
         file: File,
         stamp: Stamp,
         name: &[u8],
@@ -132,32 +166,43 @@ impl Target {
             return Ok(Some(Loaded::New(Content::File(FileContent { file: Arc::new(file), root, representation }))));
         }
         let head = representation.head(stamp.size);
-        let bytes = self.read_whole(reading, &file, &head, stamp.size as usize)?;
+        let bytes = self.read_whole(manner, &file, &head, stamp.size as usize)?;
         let unchanged = amped_runtime::disk::stamp(&file)?.1 == stamp;
+        let (head, end) = (head.len(), head.len() + stamp.size as usize);
         Ok(bytes
             .filter(|_| unchanged)
-            .map(|bytes| Loaded::New(Content::Memory(MemoryContent { bytes, head: head.len(), representation }))))
+            .map(|bytes| Loaded::New(Content::Memory(MemoryContent { bytes, head, end, representation }))))
     }
 
-    /// Head and body in one allocation; `None` when the file ended early.
-    fn read_whole(&self, reading: Reading, file: &File, head: &[u8], size: usize) -> io::Result<Option<Arc<[u8]>>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let length = head.len() + size;
-            if scratch.len() < length {
-                scratch.resize(length.next_power_of_two(), 0);
-            }
-            scratch[..head.len()].copy_from_slice(head);
-            let body = &mut scratch[head.len()..length];
-            let read = match reading {
-                Reading::NoWait => read_now(self.root.mount(), file, body, 0)?,
-                Reading::Wait => read_at(file, body, 0)?,
-            };
-            // A short no-wait read means that the rest is on the disk; some kernels even say 0 (Linux 5.9, 5.10).
-            if read < size && reading == Reading::NoWait {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok((read == size).then(|| Arc::from(&scratch[..length])))
-        })
+    /// Head and body in one piece of memory; `None` when the file ended early.
+    fn read_whole(&self, manner: Manner<'_>, file: &File, head: &[u8], size: usize) -> io::Result<Option<Arc<[u8]>>> {
+        let length = head.len() + size;
+        let read = |memory: &mut [u8]| {
+            memory[..head.len()].copy_from_slice(head);
+            self.read_body(manner.reading, file, &mut memory[head.len()..length])
+        };
+        match manner.passing {
+            Some(passing) => passing.fill(length, read),
+            None => SCRATCH.with_borrow_mut(|scratch| {
+                if scratch.len() < length {
+                    scratch.resize(length.next_power_of_two(), 0);
+                }
+                Ok(read(scratch)?.then(|| Arc::from(&scratch[..length])))
+            }),
+        }
+    }
+
+    /// Fills `memory` from the file; false when the file ended early.
+    fn read_body(&self, reading: Reading, file: &File, memory: &mut [u8]) -> io::Result<bool> {
+        let read = match reading {
+            Reading::NoWait => read_now(self.root.mount(), file, memory, 0)?,
+            Reading::Wait => read_at(file, memory, 0)?,
+        };
+        // A short no-wait read means that the rest is on the disk; some kernels even say 0 (Linux 5.9, 5.10).
+        if read < memory.len() && reading == Reading::NoWait {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(read == memory.len())
     }
 
     fn representation(&self, stamp: Stamp, name: &[u8]) -> Representation {
@@ -249,4 +294,8 @@ thread_local! {
 const MAX_MEMORY_FILE: u64 = 64 * 1024;
 /// Readings of a file that changes under them, before the server gives up for now.
 const MAX_ATTEMPTS: usize = 3;
+/// A passing buffer holds the largest small file and its head.
+const PASSING_SIZE: usize = MAX_MEMORY_FILE as usize + 4096;
+/// Buffers kept for passing bodies; more are in use only while clients read slowly.
+const MAX_PASSING: usize = 8;
 const FRESH_NANOS: i128 = 20_000_000;

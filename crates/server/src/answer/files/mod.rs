@@ -23,7 +23,7 @@ use amped_runtime::disk::{self, Class, Helpers, Root};
 pub use self::entry::{Content, Entry, FileContent, Representation};
 use self::fetch::Fetches;
 pub use self::fetch::Later;
-use self::load::{Reading, Target};
+use self::load::{Manner, Passing, Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
 pub use self::transfer::{Budget, Means, Transfer};
@@ -43,6 +43,7 @@ pub struct Files {
     counters: Arc<Counters>,
     mode: DiskMode,
     revalidate_ms: u64,
+    passing: Passing,
 }
 
 /// The open folder of every route that serves files.
@@ -109,6 +110,7 @@ impl Files {
             counters: Arc::clone(counters),
             mode: plan.disk,
             revalidate_ms: plan.revalidate.as_millis() as u64,
+            passing: Passing::default(),
         })
     }
 
@@ -143,9 +145,12 @@ impl Files {
         let target = Target::new(&self.plan, id, strip, path, Arc::clone(self.roots.get(id)));
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { Reading::NoWait };
-            let load = || target.load(reading, known.as_deref());
+            let worth_keeping = known.is_some() || self.shelf.wants(&key);
+            let manner = Manner { reading, passing: (!worth_keeping).then_some(&self.passing) };
+            let load = || target.load(manner, known.as_deref());
             match self.runtime.meter().timed("disk: open and read", load) {
-                Some(loaded) => return Found::Now(self.keep(&key, loaded, known)),
+                Some(loaded) if worth_keeping => return Found::Now(self.keep(&key, loaded, known)),
+                Some(loaded) => return Found::Now(Shelf::pass(loaded, self.runtime.clock().ticks())),
                 None => self.counters.not_in_memory.add(1),
             }
         }
@@ -156,7 +161,8 @@ impl Files {
         let class = if known.is_some() { Class::Urgent } else { Class::Serve };
         let before = known.clone();
         let job = self.helpers.submit(class, move || {
-            target.load(Reading::Wait, known.as_deref()).expect("a reading that may wait has a result")
+            let manner = Manner { reading: Reading::Wait, passing: None };
+            target.load(manner, known.as_deref()).expect("a reading that may wait has a result")
         });
         let shelf = Arc::clone(&self.shelf);
         let runtime = Rc::clone(&self.runtime);

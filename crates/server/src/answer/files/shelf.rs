@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, Weighter};
 
-use super::entry::{Content, Entry};
+use super::entry::Entry;
 use super::load::Loaded;
 
 /// The cache.
@@ -66,9 +66,26 @@ impl Shelf {
                 known
             }
             (Loaded::Unchanged, None) => unreachable!("nothing known, so nothing unchanged"),
-            (Loaded::New(content), known) => self.insert(key, content, known.is_some(), now),
-            (Loaded::Passing(content), _) => Arc::new(Entry::new(content, now)),
+            (Loaded::New(content), _) => {
+                let entry = Arc::new(Entry::new(content, now));
+                self.cache.insert(key.into_owned(), Arc::clone(&entry));
+                entry
+            }
+            (loaded @ Loaded::Passing(_), _) => Self::pass(loaded, now),
         }
+    }
+
+    /// An entry for what was found, which is not kept.
+    pub fn pass(loaded: Loaded, now: u64) -> Arc<Entry> {
+        match loaded {
+            Loaded::New(content) | Loaded::Passing(content) => Arc::new(Entry::new(content, now)),
+            Loaded::Unchanged => unreachable!("nothing known, so nothing unchanged"),
+        }
+    }
+
+    /// Whether an entry for this path would be kept: there is room, or the path has been asked for before. Asking counts.
+    pub fn wants(&self, key: &Key<&[u8]>) -> bool {
+        self.has_room() || self.seen_before(key)
     }
 
     /// Bytes in use.
@@ -79,14 +96,6 @@ impl Shelf {
     /// Entries kept.
     pub fn entries(&self) -> usize {
         self.cache.len()
-    }
-
-    fn insert(&self, key: &Key<&[u8]>, content: Content, replaces: bool, now: u64) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(content, now));
-        if replaces || self.has_room() || self.seen_before(key) {
-            self.cache.insert(key.into_owned(), Arc::clone(&entry));
-        }
-        entry
     }
 
     fn has_room(&self) -> bool {
@@ -138,6 +147,7 @@ const SEEN: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Content;
     use super::*;
     use amped_wire::status::Status;
 
@@ -175,7 +185,10 @@ mod tests {
             shelf.keep(&key("/hot"), absent(), None, round);
         }
         for number in 0..100_000 {
-            shelf.keep(&key(&format!("/scan/{number}")), absent(), None, 0);
+            let path = format!("/scan/{number}");
+            if shelf.wants(&key(&path)) {
+                shelf.keep(&key(&path), absent(), None, 0);
+            }
             shelf.get(&key("/hot"));
         }
         assert!(shelf.used() <= 1 << 20);
