@@ -76,6 +76,10 @@ pub(crate) struct Driver {
     engine: Engine,
     sources: Slots<Source>,
     wheel: Wheel,
+    /// By slot: when the wheel will look at it next.
+    wheel_ticks: Vec<Tick>,
+    /// The keys of one expiry, kept for its memory.
+    due: Vec<u64>,
     sleepers: Slots<Sleeper>,
     now: u64,
 }
@@ -108,6 +112,8 @@ impl Driver {
             engine: Engine::new(kind)?,
             sources: Slots::default(),
             wheel: Wheel::new(now),
+            wheel_ticks: Vec::new(),
+            due: Vec::new(),
             sleepers: Slots::default(),
             now,
         })
@@ -246,11 +252,22 @@ impl Driver {
         };
         let due = self.now + u64::from(delay.clamp(1, MAX_DELAY));
         source.deadline = Tick::at(due);
-        let looked_at_in_time = source.wheel_tick.until(self.now).is_some_and(|until| until <= u64::from(delay));
-        if !looked_at_in_time {
-            source.wheel_tick = source.deadline;
-            self.wheel.insert(due, token.pack());
+        let now = self.now;
+        let looked_at = self.wheel_tick(token.index);
+        if looked_at.until(now).is_none_or(|until| until > u64::from(delay)) {
+            *looked_at = Tick::at(due);
+            self.wheel.insert(due, u64::from(token.index));
         }
+    }
+
+    /// When the wheel will look at a slot next. It belongs to the slot, not to its occupant: a connection that ends leaves its
+    /// entry to the next one, so the wheel holds about one entry a slot however many connections come and go.
+    fn wheel_tick(&mut self, index: u32) -> &mut Tick {
+        let index = index as usize;
+        if index >= self.wheel_ticks.len() {
+            self.wheel_ticks.resize(index + 1, Tick::NEVER);
+        }
+        &mut self.wheel_ticks[index]
     }
 
     /// Marks the deadline as one that a draining server may bring forward.
@@ -305,38 +322,46 @@ impl Driver {
     /// Lets what is due by `now` (ticks) come up.
     pub(crate) fn expire(&mut self, now: u64) {
         self.now = now;
-        let (sources, sleepers) = (&mut self.sources, &mut self.sleepers);
-        let mut early = Vec::new();
-        self.wheel.advance(now, |key| {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(now, |key| due.push(key));
+        for key in due.drain(..) {
             if key & SLEEPER != 0 {
-                if let Some(sleeper) = sleepers.get_mut(Token::unpack(key)) {
-                    sleeper.over = true;
-                    if let Some(waker) = sleeper.waker.take() {
-                        waker.wake();
-                    }
-                }
-                return;
+                self.end_sleep(Token::unpack(key));
+            } else {
+                self.look_at(key as u32);
             }
-            let Some(source) = sources.get_mut(Token::unpack(key)) else { return };
-            if source.wheel_tick.until(now).is_some_and(|until| until > 0) {
-                return; // An older entry of a source that has asked for a look later on.
+        }
+        self.due = due;
+    }
+
+    fn end_sleep(&mut self, token: Token) {
+        let Some(sleeper) = self.sleepers.get_mut(token) else { return };
+        sleeper.over = true;
+        if let Some(waker) = sleeper.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The wheel has come to a slot: its occupant's time is up, or it has been used since and is looked at again later.
+    fn look_at(&mut self, index: u32) {
+        let now = self.now;
+        let looked_at = self.wheel_tick(index);
+        if looked_at.until(now).is_some_and(|until| until > 0) {
+            return; // An older entry; a later look has been arranged.
+        }
+        *looked_at = Tick::NEVER;
+        let Some(source) = self.sources.occupant(index) else { return };
+        match source.deadline.until(now) {
+            None => {}
+            Some(0) => {
+                source.deadline = Tick::NEVER;
+                source.flags.set(Flags::TIMED_OUT);
+                source.wake_both();
             }
-            source.wheel_tick = Tick::NEVER;
-            match source.deadline.until(now) {
-                None => {}
-                Some(0) => {
-                    source.deadline = Tick::NEVER;
-                    source.flags.set(Flags::TIMED_OUT);
-                    source.wake_both();
-                }
-                Some(later) => early.push((now + later, key)),
+            Some(later) => {
+                *self.wheel_tick(index) = Tick::at(now + later);
+                self.wheel.insert(now + later, u64::from(index));
             }
-        });
-        for (due, key) in early {
-            if let Some(source) = self.sources.get_mut(Token::unpack(key)) {
-                source.wheel_tick = Tick::at(due);
-            }
-            self.wheel.insert(due, key);
         }
     }
 

@@ -58,6 +58,11 @@ impl<T> Slots<T> {
         if entry.generation == token.generation { entry.value.as_mut() } else { None }
     }
 
+    /// Whatever is in the slot now, of whichever generation.
+    pub(crate) fn occupant(&mut self, index: u32) -> Option<&mut T> {
+        self.entries.get_mut(index as usize)?.value.as_mut()
+    }
+
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
         let entry = self.entries.get_mut(token.index as usize)?;
         if entry.generation != token.generation {

@@ -16,8 +16,6 @@ pub(crate) struct Source {
     pub writer: Option<Waker>,
     /// When both waiters give up.
     pub deadline: Tick,
-    /// When the wheel will look here next.
-    pub wheel_tick: Tick,
     /// What io_uring holds on this descriptor's behalf; empty with the other drivers.
     pub traffic: Traffic,
 }
@@ -31,7 +29,6 @@ impl Source {
             reader: None,
             writer: None,
             deadline: Tick::NEVER,
-            wheel_tick: Tick::NEVER,
             traffic: Traffic::default(),
         }
     }
