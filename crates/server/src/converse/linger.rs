@@ -11,7 +11,8 @@ use std::time::Duration;
 use amped_runtime::net::Stream;
 
 /// Ends a connection whose peer may still be sending.
-pub async fn close(stream: &Stream) {
+pub async fn close(stream: Option<Stream>) {
+    let Some(stream) = stream else { return };
     stream.deadline_in(PATIENCE);
     let sent = poll_fn(|context| stream.poll_sent(context)).await;
     if sent.is_err() || stream.shutdown_write().is_err() {

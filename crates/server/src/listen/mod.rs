@@ -20,7 +20,7 @@ use crate::converse::{Context, h1};
 #[derive(Debug)]
 pub struct Reception {
     /// Every worker's seat.
-    pub seats: Arc<[Seat]>,
+    pub seats: Arc<[Arc<Seat>]>,
     /// This worker's place among them.
     pub place: usize,
     /// Connections at one time, over all workers.
@@ -47,7 +47,7 @@ pub async fn receive(listener: Listener, context: Rc<Context>, reception: Rc<Rec
 fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
     context.counters.accepted.add(1);
     let seats = &reception.seats;
-    let connections: usize = seats.iter().map(Seat::connections).sum();
+    let connections: usize = seats.iter().map(|seat| seat.connections()).sum();
     if connections >= reception.max_connections {
         // Closed before a byte is read: cheaper than any answer, and the client may try elsewhere.
         context.counters.turned_away.add(1);
@@ -58,25 +58,25 @@ fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
             context.counters.handed_on.add(1);
             other.hand(socket);
         }
-        None => seat(socket, context, Guest::new(seats, reception.place)),
+        None => seat(socket, context, Guest::new(&seats[reception.place])),
     }
 }
 
 /// Starts the conversation with a connection that is this worker's.
 pub fn seat(socket: OwnedFd, context: &Rc<Context>, guest: Guest) {
     let stream = Listener::stream(context.runtime(), socket);
-    context.runtime().spawn(h1::Connection::new(context, stream, guest).converse());
+    context.runtime().spawn(h1::Connection::new(context, stream, guest));
 }
 
 /// The worker with the fewest connections, if that is clearly fewer than ours.
-fn less_loaded(seats: &[Seat], place: usize) -> Option<&Seat> {
+fn less_loaded(seats: &[Arc<Seat>], place: usize) -> Option<&Seat> {
     if seats.len() == 1 {
         return None;
     }
     let ours = seats[place].connections();
     let least = seats.iter().min_by_key(|seat| seat.connections())?;
     let fewest = least.connections();
-    (ours > fewest + fewest / 4 + SLACK).then_some(least)
+    (ours > fewest + fewest / 4 + SLACK).then_some(&**least)
 }
 
 /// Connections accepted before others have their turn.
@@ -89,10 +89,10 @@ const SLACK: usize = 8;
 mod tests {
     use super::*;
 
-    fn seats(connections: &[usize]) -> Arc<[Seat]> {
-        let seats: Arc<[Seat]> = connections.iter().map(|_| Seat::default()).collect();
+    fn seats(connections: &[usize]) -> Arc<[Arc<Seat>]> {
+        let seats: Arc<[Arc<Seat>]> = connections.iter().map(|_| Arc::default()).collect();
         for (place, &count) in connections.iter().enumerate() {
-            (0..count).for_each(|_| std::mem::forget(Guest::new(&seats, place)));
+            (0..count).for_each(|_| std::mem::forget(Guest::new(&seats[place])));
         }
         seats
     }

@@ -19,10 +19,7 @@ pub struct Seat {
 
 /// Counts one connection while it lives.
 #[derive(Debug)]
-pub struct Guest {
-    seats: Arc<[Seat]>,
-    place: usize,
-}
+pub struct Guest(Arc<Seat>);
 
 /// What a worker is told from outside.
 #[derive(Debug)]
@@ -72,15 +69,15 @@ impl Seat {
 }
 
 impl Guest {
-    /// Counts a connection of the worker at `place`.
-    pub fn new(seats: &Arc<[Seat]>, place: usize) -> Self {
-        seats[place].connections.fetch_add(1, Relaxed);
-        Self { seats: Arc::clone(seats), place }
+    /// Counts a connection of the worker in this seat.
+    pub fn new(seat: &Arc<Seat>) -> Self {
+        seat.connections.fetch_add(1, Relaxed);
+        Self(Arc::clone(seat))
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.seats[self.place].connections.fetch_sub(1, Relaxed);
+        self.0.connections.fetch_sub(1, Relaxed);
     }
 }

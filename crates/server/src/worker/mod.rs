@@ -41,7 +41,7 @@ pub struct Shared {
     /// The disk's helpers.
     pub helpers: Helpers,
     /// The workers as they see each other.
-    pub seats: Arc<[Seat]>,
+    pub seats: Arc<[Arc<Seat>]>,
     /// The access log's writer.
     pub log: Option<Writer>,
     /// The driver of all loops.
@@ -94,7 +94,7 @@ async fn work(context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<Owned
     let seat = &reception.seats[reception.place];
     while let Call::Handed(sockets) = seat.call().await {
         for socket in sockets {
-            listen::seat(socket, &context, Guest::new(&reception.seats, reception.place));
+            listen::seat(socket, &context, Guest::new(seat));
         }
     }
     accepting.stop();

@@ -12,7 +12,6 @@ use super::{Chosen, Readings, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
 use crate::config::plan::Plan;
-use crate::listen::Seat;
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
 use crate::route::Router;
@@ -42,7 +41,7 @@ impl Server {
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
             error_pages: Arc::new(ErrorPages::load(&plan)?),
             helpers: Helpers::new(plan.helpers, plan.helper_queue),
-            seats: (0..plan.workers).map(|_| Seat::default()).collect(),
+            seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: chosen.kind,
             max_connections: plan.limits.max_connections.unwrap_or_else(default_max_connections),
@@ -87,7 +86,7 @@ impl Server {
 
     /// Finishes what is being sent, ends, and says what there was.
     pub fn stop(self) -> String {
-        self.shared.seats.iter().for_each(Seat::drain);
+        self.shared.seats.iter().for_each(|seat| seat.drain());
         for thread in self.threads {
             // A worker that panicked has said so; the others' work is finished all the same.
             let _ = thread.join();
@@ -116,7 +115,7 @@ impl Status {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "driver": self.shared.driver.name(),
-            "connections": self.shared.seats.iter().map(Seat::connections).sum::<usize>(),
+            "connections": self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>(),
             "counters": counters.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "cache": {
                 "bytes": self.shared.shelf.used(),
