@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::mount::{Ability, Mount};
 
@@ -30,6 +31,8 @@ pub struct Root {
     directory: OwnedFd,
     symlinks: Symlinks,
     mount: Mount,
+    /// openat2(2) is not to be had (Linux before 5.6, some sandboxes): paths are walked, and no link is followed.
+    walks: bool,
 }
 
 /// What tells one version of a file from another.
@@ -65,7 +68,12 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let mount = Mount::of(&directory);
-        Ok(Self { directory, symlinks, mount })
+        let mut root = Self { directory, symlinks, mount, walks: false };
+        if root.resolve(b".", ResolveFlags::empty()).is_err_and(|error| is_unsupported(&error)) {
+            root.walks = true;
+            root.mount.refuse();
+        }
+        Ok(root)
     }
 
     /// The mount that holds the folder.
@@ -80,7 +88,7 @@ impl Root {
     /// # Errors
     /// What openat2(2) says; EXDEV when the path leads out of the root.
     pub fn open_file(&self, path: &[u8]) -> io::Result<File> {
-        self.resolve(path, ResolveFlags::empty())
+        if self.walks { self.walk(path) } else { self.resolve(path, ResolveFlags::empty()) }
     }
 
     /// Opens what `path` names if memory alone can tell.
@@ -93,12 +101,12 @@ impl Root {
         }
         // Another mount beneath this one may be a slow one, so crossing is left to the helper.
         self.resolve(path, ResolveFlags::CACHED | ResolveFlags::NO_XDEV).map_err(|error| {
-            match rustix::io::Errno::from_io_error(&error) {
-                Some(rustix::io::Errno::XDEV) => io::ErrorKind::WouldBlock.into(),
-                Some(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {
-                    self.mount.refuse();
-                    io::ErrorKind::WouldBlock.into()
-                }
+            if is_unsupported(&error) {
+                self.mount.refuse();
+                return io::ErrorKind::WouldBlock.into();
+            }
+            match Errno::from_io_error(&error) {
+                Some(Errno::XDEV) => io::ErrorKind::WouldBlock.into(),
                 _ => error,
             }
         })
@@ -106,7 +114,7 @@ impl Root {
 
     fn resolve(&self, path: &[u8], extra: ResolveFlags) -> io::Result<File> {
         let path = if path.is_empty() { b"." } else { path };
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = OPEN_FLAGS;
         let policy = match self.symlinks {
             Symlinks::Within => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
             Symlinks::Never => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
@@ -115,7 +123,38 @@ impl Root {
         let file = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), policy | extra)?;
         Ok(file.into())
     }
+
+    /// One component at a time, so that nothing but the file system itself decides where a step leads.
+    fn walk(&self, path: &[u8]) -> io::Result<File> {
+        if self.symlinks == Symlinks::Anywhere {
+            return Ok(rustix::fs::openat(&self.directory, path, OPEN_FLAGS, Mode::empty())?.into());
+        }
+        let mut directory = self.directory.try_clone()?;
+        let (parents, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b""[..], path),
+        };
+        for parent in parents.split(|&byte| byte == b'/').filter(|parent| !parent.is_empty()) {
+            if parent == b".." {
+                return Err(Errno::XDEV.into());
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            directory = rustix::fs::openat(&directory, parent, flags, Mode::empty())?;
+        }
+        match name {
+            b".." => Err(Errno::XDEV.into()),
+            b"" => Ok(rustix::fs::openat(&directory, b".", OPEN_FLAGS, Mode::empty())?.into()),
+            name => Ok(rustix::fs::openat(&directory, name, OPEN_FLAGS | OFlags::NOFOLLOW, Mode::empty())?.into()),
+        }
+    }
 }
+
+/// Kernels say ENOSYS or EINVAL to what they do not know, sandboxes often EPERM.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSYS | Errno::PERM | Errno::INVAL))
+}
+
+const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Asks an open file what it is. Does not wait on a local file system, since the inode is in memory while the file is open.
 ///
@@ -147,9 +186,41 @@ pub fn read_at(file: &File, memory: &mut [u8], offset: u64) -> io::Result<usize>
         match rustix::io::pread(file, &mut memory[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(read) => filled += read,
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_walk_stays_within_the_root_and_follows_nothing() {
+        let outside = tempfile::tempdir().expect("a folder");
+        let folder = outside.path().join("root");
+        std::fs::create_dir_all(folder.join("a/b")).expect("folders");
+        std::fs::write(folder.join("a/b/file"), "inside").expect("a file");
+        std::fs::write(outside.path().join("secret"), "outside").expect("a file");
+        symlink(outside.path(), folder.join("out")).expect("a link");
+        symlink("a/b/file", folder.join("in")).expect("a link");
+        let mut root = Root::open(&folder, Symlinks::Within).expect("the folder is there");
+        root.walks = true;
+        for path in ["a/b/file", "a//b/file"] {
+            let file = root.open_file(path.as_bytes()).expect("a plain path");
+            assert_eq!(std::io::read_to_string(file).expect("readable"), "inside");
+        }
+        for path in ["", "a", "a/b/"] {
+            assert_eq!(
+                stamp(&root.open_file(path.as_bytes()).expect("a folder")).expect("open").0,
+                FileKind::Directory
+            );
+        }
+        for path in ["../secret", "a/../../secret", "out/secret", "in", "..", "a/.."] {
+            assert!(root.open_file(path.as_bytes()).is_err(), "{path}");
+        }
+    }
 }
