@@ -143,7 +143,7 @@ impl Root {
         }
         match name {
             b".." => Err(Errno::XDEV.into()),
-            b"" => Ok(rustix::fs::openat(&directory, b".", OPEN_FLAGS, Mode::empty())?.into()),
+            b"" => Ok(rustix::fs::openat(&directory, ".", OPEN_FLAGS, Mode::empty())?.into()),
             name => Ok(rustix::fs::openat(&directory, name, OPEN_FLAGS | OFlags::NOFOLLOW, Mode::empty())?.into()),
         }
     }
