@@ -22,7 +22,7 @@ use super::h1::Next;
 use crate::answer::files::Means;
 use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
-use crate::observe::access_log::Asked;
+use crate::observe::access_log::{Asked, Log};
 
 /// The state of a conversation while it waits.
 pub struct Busy {
@@ -130,7 +130,13 @@ impl Busy {
                 match stream.poll_recv(task) {
                     Poll::Ready(received) => match received {
                         Ok(chunk) if chunk.is_empty() => self.end_of_input(),
-                        Ok(chunk) => self.input.extend_from_slice(&chunk),
+                        Ok(chunk) => {
+                            self.input.extend_from_slice(&chunk);
+                            // A body may take its time as long as it comes; a head may not.
+                            if self.body.is_some() {
+                                self.awaiting = Awaiting::Nothing;
+                            }
+                        }
                         Err(error) => return Poll::Ready(self.fail(context, stream, &error)),
                     },
                     Poll::Pending => return Poll::Pending,
@@ -138,8 +144,8 @@ impl Busy {
             } else {
                 // Waiting for the disk: a client that has gone need not be waited for. One that has only finished sending may
                 // still be listening, and is given up only when the disk has no time for it.
-                let hopeless = context.helpers.is_overloaded();
-                ready!(stream.poll_gone(hopeless && self.pieces.is_empty(), task));
+                let is_hopeless = self.waits_for_disk_only() && context.helpers.is_overloaded();
+                ready!(stream.poll_gone(is_hopeless, task));
                 return Poll::Ready(Next::Close);
             }
         }
@@ -326,13 +332,16 @@ impl Busy {
         count(context, &reply);
         let clock = context.runtime().clock();
         if let (Some(log), Some(asked)) = (&context.log, asked) {
-            let length = if manner.head_only { 0 } else { reply.length };
-            log.add(&asked, reply.status.code(), length, clock.unix_time());
+            note(context, log, &asked, &reply, manner);
         }
         if let Some(pieces) = context.common_head.put(&mut self.queue, *reply, manner, clock) {
             self.pieces = pieces.into();
         }
         true
+    }
+
+    fn waits_for_disk_only(&self) -> bool {
+        !self.items.is_empty() && self.pieces.is_empty() && self.queue.is_empty()
     }
 
     fn has_nothing_to_send(&self) -> bool {
@@ -447,7 +456,14 @@ pub fn count(context: &Context, reply: &Reply) {
     }
 }
 
-fn peer(stream: &Stream) -> Option<std::net::IpAddr> {
+/// Logs an answer that is about to be given.
+pub fn note(context: &Context, log: &Log, asked: &Asked, reply: &Reply, manner: Manner) {
+    let length = if manner.head_only { 0 } else { reply.length };
+    log.add(asked, reply.status.code(), length, context.runtime().clock().unix_time());
+}
+
+/// The client's address, for the log.
+pub fn peer(stream: &Stream) -> Option<std::net::IpAddr> {
     stream.peer_address().ok().map(|address| address.ip())
 }
 

@@ -23,11 +23,12 @@ use amped_runtime::net::Stream;
 use amped_wire::h1::parse_request;
 use amped_wire::head::Framing;
 
-use super::busy::{Busy, Item};
+use super::busy::{Busy, Item, peer};
 use super::encode::Manner;
 use super::{Context, linger};
 use crate::answer::Answer;
 use crate::answer::reply::Body;
+use crate::observe::access_log::Asked;
 
 /// What becomes of a connection after a turn.
 pub enum Next {
@@ -143,7 +144,7 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
             // The rest of a head, or a refusal: both take their time.
             return go_on(queue, input, scanned, None);
         };
-        if request.framing != Framing::None || request.expect_continue || context.log.is_some() {
+        if request.framing != Framing::None || request.expect_continue {
             return go_on(queue, input, 0, None);
         }
         let mut manner = Manner::of(&request);
@@ -151,10 +152,15 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         match context.answers.answer(&request) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);
+                if let Some(log) = &context.log {
+                    let asked = Asked::of(&request, peer(stream));
+                    super::busy::note(context, log, &asked, &reply, manner);
+                }
                 context.common_head.put(&mut queue, reply, manner, context.runtime().clock());
             }
             answer => {
-                let item = Item::new(answer, manner, None);
+                let asked = context.log.as_ref().map(|_| Box::new(Asked::of(&request, peer(stream))));
+                let item = Item::new(answer, manner, asked);
                 return go_on(queue, &input[head..], 0, Some(item));
             }
         }

@@ -139,7 +139,12 @@ impl Transfer {
         let job = self.warming.get_or_insert_with(|| self.content.warm_by(means.helpers, start, window));
         let outcome = ready!(Pin::new(job).poll(context));
         self.warming = None;
-        let warmed = outcome.map_err(|_| io::Error::other("the disk has too much to do"))??;
+        let Ok(warmed) = outcome else {
+            // Turned away by a full queue. The client has been promised the rest, so ask again: the newest job goes first.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        let warmed = warmed?;
         self.check_version()?;
         if warmed < window {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
