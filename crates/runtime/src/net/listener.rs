@@ -29,6 +29,14 @@ impl Listener {
         socket::listen(address)
     }
 
+    /// Whether nobody listens there yet; `bind` alone would share the address with another server of the same user.
+    ///
+    /// # Errors
+    /// EADDRINUSE, or whatever else bind(2) says.
+    pub fn is_free(address: SocketAddr) -> io::Result<()> {
+        socket::is_free(address)
+    }
+
     /// The address a bound socket has, with the port the kernel chose if 0 was asked for.
     ///
     /// # Errors

@@ -68,29 +68,42 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// A listening socket with the options its connections inherit.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let fd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let fd = bound(address, true)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    set_queue_ahead(fd.as_fd(), false)?;
+    rustix::net::listen(&fd, BACKLOG)?;
+    Ok(fd)
+}
+
+/// Whether nobody listens on `address` yet. With SO_REUSEPORT a second server of the same user would bind without a word and
+/// take half of the first one's connections.
+pub(crate) fn is_free(address: SocketAddr) -> io::Result<()> {
+    bound(address, false).map(drop)
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
+    let fd = stream_socket(address)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
-    sockopt::set_socket_reuseport(&fd, true)?;
+    sockopt::set_socket_reuseport(&fd, shared)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&fd, true)?;
     }
-    sockopt::set_tcp_nodelay(&fd, true)?;
-    set_queue_ahead(fd.as_fd(), false)?;
-    bind(&fd, &address)?;
-    listen(&fd, BACKLOG)?;
+    rustix::net::bind(&fd, &address)?;
     Ok(fd)
+}
+
+fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)
 }
 
 /// Starts a connection; it is made when the descriptor becomes writable.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let fd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let fd = stream_socket(address)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     set_queue_ahead(fd.as_fd(), false)?;
-    match connect(&fd, &address) {
+    match rustix::net::connect(&fd, &address) {
         Err(rustix::io::Errno::INPROGRESS) | Ok(()) => Ok(fd),
         Err(error) => Err(error.into()),
     }

@@ -166,6 +166,7 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
 fn bind(plan: &mut Plan) -> Result<(Vec<std::net::SocketAddr>, Vec<Vec<OwnedFd>>), String> {
     let mut sockets: Vec<Vec<OwnedFd>> = (0..plan.workers).map(|_| Vec::new()).collect();
     for address in &mut plan.listen {
+        Listener::is_free(*address).map_err(|error| explain(*address, &error))?;
         for worker in &mut sockets {
             let socket = Listener::bind(*address).map_err(|error| explain(*address, &error))?;
             *address = Listener::address_of(&socket).map_err(|error| explain(*address, &error))?;
