@@ -12,4 +12,4 @@ mod root;
 pub use helpers::{Class, Helpers, Job, Refused, Stats};
 pub use mount::{Ability, Mount};
 pub use now::{is_warm, read_now, warm};
-pub use root::{FileKind, Root, Stamp, Symlinks, read_at, stamp};
+pub use root::{FileKind, Place, Root, Stamp, Symlinks, read_at, stamp};

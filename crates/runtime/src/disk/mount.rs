@@ -83,6 +83,12 @@ impl fmt::Display for Mount {
     }
 }
 
+/// Whether the file lies where asking what it is never waits for another machine or process.
+pub(crate) fn is_local(file: impl AsFd) -> bool {
+    let name = rustix::fs::fstatfs(file).map_or("unknown", |facts| by_type(facts.f_type as u64).0);
+    matches!(name, "ext4" | "xfs" | "btrfs" | "f2fs" | "tmpfs" | "ramfs" | "overlayfs" | "squashfs" | "zfs")
+}
+
 /// Local file systems whose cached opens and no-wait reads were probed. An unknown one is left to the helpers.
 fn by_type(magic: u64) -> (&'static str, Ability) {
     match magic {

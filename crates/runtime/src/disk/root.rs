@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::mount::{Ability, Mount};
+use super::mount::{Ability, Mount, is_local};
 
 /// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub struct Root {
     directory: OwnedFd,
     symlinks: Symlinks,
     mount: Mount,
+    device: u64,
     /// openat2(2) is not to be had (Linux before 5.6, some sandboxes): paths are walked, and no link is followed.
     walks: bool,
 }
@@ -46,6 +47,17 @@ pub struct Stamp {
     pub modified: (i64, u32),
     /// Change time, which a program cannot set.
     pub changed: (i64, u32),
+}
+
+/// Where an open file lies, and so what the loop may do with it: other mounts may begin anywhere beneath a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the root's own mount: what that can do holds.
+    Own,
+    /// On another local one: it may be asked what it is, and that is all.
+    Local,
+    /// Where every question may wait for another machine or process: for helpers.
+    Remote,
 }
 
 /// What kind of thing a name leads to.
@@ -68,7 +80,8 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let mount = Mount::of(&directory);
-        let mut root = Self { directory, symlinks, mount, walks: false };
+        let device = rustix::fs::fstat(&directory)?.st_dev;
+        let mut root = Self { directory, symlinks, mount, device, walks: false };
         if root.resolve(b".", ResolveFlags::empty()).is_err_and(|error| is_unsupported(&error)) {
             root.walks = true;
             root.mount.refuse();
@@ -79,6 +92,15 @@ impl Root {
     /// The mount that holds the folder.
     pub fn mount(&self) -> &Mount {
         &self.mount
+    }
+
+    /// Where a file that was opened beneath this root lies.
+    pub fn place_of(&self, file: &File, stamp: &Stamp) -> Place {
+        match (is_local(file), stamp.identity.0 == self.device) {
+            (true, true) => Place::Own,
+            (true, false) => Place::Local,
+            (false, _) => Place::Remote,
+        }
     }
 
     /// Opens what `path` (relative, no leading slash) names. May wait for the disk: for helpers.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use amped_runtime::disk::{Root, Stamp};
+use amped_runtime::disk::{Place, Root, Stamp};
 use amped_wire::h1::encode;
 use amped_wire::semantics::date;
 use amped_wire::status::Status;
@@ -57,6 +57,8 @@ pub struct FileContent {
     pub file: Arc<File>,
     /// The folder it was found in.
     pub root: Arc<Root>,
+    /// Where it lies, which decides what the loop may do with it.
+    pub place: Place,
     /// What its head says.
     pub representation: Representation,
 }

@@ -162,8 +162,9 @@ impl Target {
         }
         let representation = self.representation(stamp, name);
         if stamp.size > MAX_MEMORY_FILE {
-            let root = Arc::clone(&self.root);
-            return Ok(Some(Loaded::New(Content::File(FileContent { file: Arc::new(file), root, representation }))));
+            let (root, place) = (Arc::clone(&self.root), self.root.place_of(&file, &stamp));
+            let content = FileContent { file: Arc::new(file), root, place, representation };
+            return Ok(Some(Loaded::New(Content::File(content))));
         }
         let head = representation.head(stamp.size);
         let bytes = self.read_whole(manner, &file, &head, stamp.size as usize)?;

@@ -9,11 +9,10 @@ use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amped_runtime::disk::{Class, Helpers, Job, is_warm, stamp, warm};
+use amped_runtime::disk::{Class, Helpers, Job, Place, is_warm, stamp, warm};
 use amped_runtime::net::Stream;
 
 use super::entry::FileContent;
@@ -145,7 +144,10 @@ impl Transfer {
             return Poll::Pending;
         };
         let warmed = warmed?;
-        self.check_version()?;
+        // The helper has asked already, but that may be a while ago. What may wait is not asked again.
+        if self.content.place != Place::Remote {
+            self.content.check_version()?;
+        }
         if warmed < window {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
@@ -164,10 +166,12 @@ impl Transfer {
         let is_there = || match means.mode {
             DiskMode::Inline => true,
             DiskMode::Helpers => false,
-            DiskMode::Amped => is_warm(mount, &self.content.file, start, window as usize),
+            DiskMode::Amped => {
+                self.content.place == Place::Own && is_warm(mount, &self.content.file, start, window as usize)
+            }
         };
         let is_there = means.stream.runtime().meter().timed("disk: is the window in memory", is_there);
-        if window == 0 || !is_there || self.check_version().is_err() {
+        if window == 0 || !is_there || self.content.check_version().is_err() {
             return false;
         }
         self.warm_until = start + window;
@@ -185,22 +189,26 @@ impl Transfer {
             self.warming = Some(self.content.warm_by(means.helpers, self.warm_until, window));
         }
     }
+}
+
+impl FileContent {
+    fn warm_by(&self, helpers: &Helpers, start: u64, window: usize) -> Job<io::Result<usize>> {
+        let content = self.clone();
+        helpers.submit(Class::Serve, move || {
+            let warmed = warm(&content.file, start, window)?;
+            content.check_version()?;
+            Ok(warmed)
+        })
+    }
 
     fn check_version(&self) -> io::Result<()> {
-        let (_, present) = stamp(&self.content.file)?;
-        let promised = self.content.representation.stamp;
+        let (_, present) = stamp(&self.file)?;
+        let promised = self.representation.stamp;
         // The change time is left out: a file that is replaced by rename keeps its bytes, and only loses its name.
         if (present.size, present.modified) == (promised.size, promised.modified) {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::InvalidData, "the file has changed"))
-    }
-}
-
-impl FileContent {
-    fn warm_by(&self, helpers: &Helpers, start: u64, window: usize) -> Job<io::Result<usize>> {
-        let file = Arc::clone(&self.file);
-        helpers.submit(Class::Serve, move || warm(&file, start, window))
     }
 }
 
