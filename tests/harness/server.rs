@@ -204,7 +204,11 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that waits for a hung disk ends only when the disk goes on, which may be after this.
+        let start = Instant::now();
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && start.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let said = self.said();
         if std::thread::panicking() {
             eprintln!("--- the server said:\n{said}---");
