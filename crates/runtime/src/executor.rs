@@ -2,7 +2,7 @@
 //!
 //! A wake on the loop's own thread is a push to a local queue; a wake from elsewhere goes through a locked inbox and one write
 //! to an eventfd, however many wakes come before the loop looks. The task cell is async-task's: a task costs its future and
-//! about 60 bytes.
+//! about 80 bytes, 20 of which let the end of a loop find it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,18 +12,19 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::{io, mem};
+use std::{fmt, io, mem, thread};
 
-use async_task::Runnable;
+/// A task that is to run, and the way into its loop.
+type Runnable = async_task::Runnable<Arc<Inbox>>;
 
 thread_local! {
+    static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { places: Vec::new(), free: Vec::new(), cancelled: 0 }) };
     static QUEUE: RefCell<VecDeque<Runnable>> = const { RefCell::new(VecDeque::new()) };
     /// The inbox of the loop that runs on this thread, as an address.
     static LOOP: Cell<*const Inbox> = const { Cell::new(std::ptr::null()) };
 }
 
 /// The way into a loop from other threads: anything woken through it runs on that loop.
-#[derive(Debug)]
 pub(crate) struct Inbox {
     runnables: Mutex<Vec<Runnable>>,
     /// Set from the first remote wake until the loop has emptied the inbox, so that one write to the eventfd suffices.
@@ -43,13 +44,14 @@ impl Inbox {
         self.event.as_fd()
     }
 
-    fn schedule(self: &Arc<Self>, runnable: Runnable) {
-        if LOOP.get() == Arc::as_ptr(self) {
+    fn schedule(runnable: Runnable) {
+        if LOOP.get() == Arc::as_ptr(runnable.metadata()) {
             QUEUE.with_borrow_mut(|queue| queue.push_back(runnable));
             return;
         }
-        self.runnables.lock().unwrap_or_else(PoisonError::into_inner).push(runnable);
-        self.notify();
+        let inbox = Arc::clone(runnable.metadata());
+        inbox.runnables.lock().unwrap_or_else(PoisonError::into_inner).push(runnable);
+        inbox.notify();
     }
 
     /// Ends the loop's wait.
@@ -69,32 +71,110 @@ impl Inbox {
     }
 }
 
-/// Makes `inbox` the one of this thread while it lives; then drops every task that still waits to run.
+impl fmt::Debug for Inbox {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Inbox").field("event", &self.event).finish_non_exhaustive()
+    }
+}
+
+/// Makes `inbox` the one of this thread while it lives; then drops every task that has not ended, whatever it waits for.
 #[derive(Debug)]
-pub(crate) struct Entered;
+pub(crate) struct Entered(Arc<Inbox>);
 
 pub(crate) fn enter(inbox: &Arc<Inbox>) -> Entered {
     assert!(LOOP.get().is_null(), "a thread runs one loop");
     LOOP.set(Arc::as_ptr(inbox));
-    Entered
+    Entered(Arc::clone(inbox))
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // Dropping a task may wake another one: take them one at a time, outside the borrow.
-        while let Some(runnable) = pop() {
-            drop(runnable);
+        // A cancelled task is scheduled once more, to be dropped. That may wake other tasks, or start new ones.
+        loop {
+            let tasks = TASKS.with_borrow_mut(|tasks| tasks.cancel(&self.0));
+            drop(tasks);
+            self.0.collect();
+            // One at a time, outside the borrow.
+            while let Some(runnable) = pop() {
+                drop(runnable);
+            }
+            match TASKS.with_borrow(|tasks| (tasks.cancelled, tasks.has(&self.0))) {
+                (0, false) => break,
+                (0, true) => {}
+                // Another thread is about to leave a task in the inbox, and only this one may drop it.
+                _ => thread::yield_now(),
+            }
         }
         LOOP.set(std::ptr::null());
     }
 }
 
+/// The tasks of this thread that have not ended: their wakers may be anywhere, so a loop that ends could not find them.
+struct Tasks {
+    /// `None` is a free place, or a cancelled task's that has not been dropped yet.
+    places: Vec<Option<async_task::Task<(), Arc<Inbox>>>>,
+    free: Vec<u32>,
+    cancelled: usize,
+}
+
+impl Tasks {
+    fn reserve(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            u32::try_from(self.places.len() - 1).expect("fewer than 2^32 tasks")
+        })
+    }
+
+    fn cancel(&mut self, inbox: &Arc<Inbox>) -> Vec<async_task::Task<(), Arc<Inbox>>> {
+        let is_its = |task: &mut async_task::Task<(), Arc<Inbox>>| Arc::ptr_eq(task.metadata(), inbox);
+        let tasks: Vec<_> = self.places.iter_mut().filter_map(|place| place.take_if(is_its)).collect();
+        self.cancelled += tasks.len();
+        tasks
+    }
+
+    fn has(&self, inbox: &Arc<Inbox>) -> bool {
+        self.places.iter().flatten().any(|task| Arc::ptr_eq(task.metadata(), inbox))
+    }
+
+    fn ended(&mut self, place: u32) {
+        match self.places[place as usize].take() {
+            Some(task) => task.detach(),
+            None => self.cancelled -= 1,
+        }
+        self.free.push(place);
+    }
+}
+
+/// A task's future; gives its place up when it is dropped.
+struct Placed<F> {
+    future: F,
+    place: u32,
+}
+
+impl<F: Future<Output = ()>> Future for Placed<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `future` is pinned whenever `self` is: it is never moved out, and `Drop` does not touch it.
+        unsafe { self.map_unchecked_mut(|this| &mut this.future) }.poll(context)
+    }
+}
+
+impl<F> Drop for Placed<F> {
+    fn drop(&mut self) {
+        // A thread that ends may have dropped its list already; then nobody looks for the place.
+        let _ = TASKS.try_with(|tasks| tasks.borrow_mut().ended(self.place));
+    }
+}
+
 /// Starts a task on this thread's loop. It runs at the latest in the loop's next turn, and to its end unless the loop ends.
 pub(crate) fn spawn(inbox: &Arc<Inbox>, future: impl Future<Output = ()> + 'static) {
-    let inbox = Arc::clone(inbox);
-    let (runnable, task) = async_task::spawn_local(future, move |runnable| inbox.schedule(runnable));
+    let place = TASKS.with_borrow_mut(Tasks::reserve);
+    let placed = Placed { future, place };
+    let builder = async_task::Builder::new().metadata(Arc::clone(inbox));
+    let (runnable, task) = builder.spawn_local(|_| placed, Inbox::schedule);
+    TASKS.with_borrow_mut(|tasks| tasks.places[place as usize] = Some(task));
     runnable.schedule();
-    task.detach();
 }
 
 /// Runs what is ready now; tasks that become ready meanwhile wait for the next call. Says how many ran.

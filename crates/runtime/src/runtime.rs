@@ -28,6 +28,8 @@ pub struct Runtime {
     meter: Arc<Meter>,
     pool: Rc<Pool>,
     inbox: Arc<Inbox>,
+    /// The inbox's eventfd, in the driver's care.
+    arrivals: Token,
 }
 
 impl Runtime {
@@ -38,13 +40,17 @@ impl Runtime {
     pub fn new(kind: driver::Kind) -> io::Result<Rc<Self>> {
         let clock = Clock::new();
         clock.advance();
+        let inbox = Inbox::new()?;
+        let mut driver = Driver::new(kind, clock.ticks())?;
+        let arrivals = driver.attach(inbox.event().as_fd().try_clone_to_owned()?);
         Ok(Rc::new(Self {
             kind,
-            driver: RefCell::new(Driver::new(kind, clock.ticks())?),
+            driver: RefCell::new(driver),
             clock,
             meter: Arc::default(),
             pool: Rc::default(),
-            inbox: Inbox::new()?,
+            inbox,
+            arrivals,
         }))
     }
 
@@ -60,12 +66,14 @@ impl Runtime {
         let outcome = Rc::new(RefCell::new(None));
         let slot = Rc::clone(&outcome);
         self.spawn(async move { *slot.borrow_mut() = Some(main.await) });
-        self.listen_to_inbox()?;
+        self.listen_to_inbox();
         let result = loop {
+            self.run_ready();
+            // Before the wait: nothing may come any more that would end it.
             if let Some(value) = outcome.borrow_mut().take() {
                 break Ok(value);
             }
-            if let Err(error) = self.turn() {
+            if let Err(error) = self.wait() {
                 break Err(error);
             }
         };
@@ -106,9 +114,9 @@ impl Runtime {
         self.driver().late_events()
     }
 
-    /// Ends after `delay`, rounded up to milliseconds.
+    /// Ends after `delay`, counted from the beginning of this turn and rounded up to milliseconds.
     pub fn sleep(self: &Rc<Self>, delay: Duration) -> Sleep {
-        let millis = delay.as_nanos().div_ceil(1_000_000) as u64;
+        let millis = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         let token = self.driver().sleep(millis);
         Sleep { runtime: Rc::clone(self), token }
     }
@@ -126,9 +134,12 @@ impl Runtime {
         &self.pool
     }
 
-    fn turn(&self) -> io::Result<()> {
+    fn run_ready(&self) {
         let tasks = executor::run_ready();
         self.meter.turn_ended(self.clock.now(), tasks);
+    }
+
+    fn wait(&self) -> io::Result<()> {
         // Tasks woken meanwhile get another turn, but events are looked at in between, without waiting.
         let limit = executor::has_ready().then_some(Duration::ZERO);
         self.driver().wait(limit)?;
@@ -137,17 +148,14 @@ impl Runtime {
         Ok(())
     }
 
-    /// A task that moves in what other threads have left. It ends with the loop, which drops its waker.
-    fn listen_to_inbox(self: &Rc<Self>) -> io::Result<()> {
-        let event = self.inbox.event().as_fd().try_clone_to_owned()?;
-        let token = self.driver().attach(event);
+    /// A task that moves in what other threads have left. It ends with the loop.
+    fn listen_to_inbox(self: &Rc<Self>) {
         let this = Rc::clone(self);
         self.spawn(async move {
-            while poll_fn(|context| this.driver().readable(token, context)).await.is_ok() {
+            while poll_fn(|context| this.driver().readable(this.arrivals, context)).await.is_ok() {
                 this.inbox.collect();
             }
         });
-        Ok(())
     }
 }
 

@@ -288,7 +288,7 @@ impl Driver {
     /// A sleeper that wakes after `delay` milliseconds.
     pub(crate) fn sleep(&mut self, delay: u64) -> Token {
         let token = self.sleepers.insert(Sleeper::default());
-        self.wheel.insert(self.now + delay.max(1), token.pack() | SLEEPER);
+        self.wheel.insert(self.now.saturating_add(delay.max(1)), token.pack() | SLEEPER);
         token
     }
 
