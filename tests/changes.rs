@@ -1,0 +1,167 @@
+//! Files that change: seen new in time, and never a wrong byte under a promised length.
+
+mod harness;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use harness::{Client, Driver, Folder, Server, get, on_every_driver, pattern};
+
+on_every_driver!(
+    a_file_is_seen_new_in_time,
+    a_download_is_one_version_or_broken,
+    a_file_that_never_rests_is_never_torn,
+);
+
+fn a_file_is_seen_new_in_time(driver: Driver) {
+    std::thread::scope(|scope| {
+        for make in [Folder::on_disk, Folder::in_memory] {
+            for (name, length) in [("small.bin", 1000), ("large.bin", 200_000)] {
+                scope.spawn(move || follow_changes(driver, &make(), name, length));
+            }
+        }
+    });
+}
+
+fn follow_changes(driver: Driver, folder: &Folder, name: &str, length: usize) {
+    folder.put(name, pattern(1, length));
+    let server = Server::serve(driver, folder.path());
+    let path = format!("/{name}");
+    assert!(server.get(&path).body == pattern(1, length));
+    folder.replace(name, pattern(2, length));
+    expect_soon(&server, &path, 200, &pattern(1, length), &pattern(2, length));
+    // Without the old version's help: another length, in place.
+    folder.write(name, pattern(3, length + 77), SystemTime::now());
+    expect_soon(&server, &path, 200, &pattern(2, length), &pattern(3, length + 77));
+    folder.write(name, pattern(4, length), SystemTime::now());
+    expect_soon(&server, &path, 200, &pattern(3, length + 77), &pattern(4, length));
+    fs::remove_file(folder.at(name)).expect("own file");
+    expect_soon(&server, &path, 404, &pattern(4, length), b"404 Not Found\n");
+    assert_eq!(server.get(&path).status(), 404, "a missing file is remembered");
+    folder.put(name, pattern(5, length));
+    expect_soon(&server, &path, 200, b"404 Not Found\n", &pattern(5, length));
+    fs::remove_file(folder.at(name)).expect("own file");
+    fs::create_dir(folder.at(name)).expect("own folder");
+    expect_soon(&server, &path, 301, &pattern(5, length), b"");
+}
+
+/// Asks until the new version comes. Before it, only the old one may, or a broken connection; never something else.
+fn expect_soon(server: &Server, path: &str, status: u16, old: &[u8], new: &[u8]) {
+    let start = Instant::now();
+    loop {
+        let mut client = server.connect();
+        client.send(get(path));
+        match client.try_answer(false) {
+            Ok(answer) if answer.body == new => return assert_eq!(answer.status(), status, "{path}"),
+            Ok(answer) => assert!(
+                answer.body == old,
+                "{path}: neither the old nor the new version: {} with {} bytes",
+                answer.status_line,
+                answer.body.len()
+            ),
+            Err(error) => assert!(is_broken(&error), "{path}: {error}"),
+        }
+        // One second by promise; the rest is for busy machines.
+        assert!(start.elapsed() < Duration::from_secs(4), "{path}: the old version is still served");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn is_broken(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset)
+}
+
+fn a_download_is_one_version_or_broken(driver: Driver) {
+    const HUGE: usize = 24 << 20;
+    type Change = (&'static str, bool, fn(&Path));
+    let changes: &[Change] = &[
+        ("replaced by rename", true, |path| {
+            let new = path.with_extension("new");
+            fs::write(&new, pattern(2, HUGE)).expect("own folder");
+            fs::rename(new, path).expect("own folder");
+        }),
+        ("removed", true, |path| fs::remove_file(path).expect("own file")),
+        ("overwritten in place", false, |path| fs::write(path, pattern(2, HUGE)).expect("own file")),
+        ("grown", false, |path| {
+            let file = fs::OpenOptions::new().append(true).open(path).expect("own file");
+            rustix::io::write(&file, &pattern(9, 100_000)).expect("room");
+        }),
+        ("shrunk to nothing", false, |path| drop(fs::File::create(path).expect("own file"))),
+        ("shrunk by a third", false, |path| {
+            let file = fs::OpenOptions::new().write(true).open(path).expect("own file");
+            file.set_len(HUGE as u64 / 3 * 2).expect("own file");
+        }),
+    ];
+    let old = pattern(1, HUGE);
+    for folder in [Folder::on_disk(), Folder::in_memory()] {
+        let server = Server::serve(driver, folder.path());
+        for (what, must_be_whole, change) in changes {
+            let path = folder.put("huge.bin", &old);
+            harness::wait_until("the old version is back", || {
+                let mut client = server.connect_slowly();
+                client.send("GET /huge.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=-8\r\n\r\n");
+                client.try_answer(false).is_ok_and(|answer| answer.body == old[HUGE - 8..])
+            });
+            let mut client = server.connect_slowly();
+            client.send(get("/huge.bin"));
+            client.try_head().expect("a head");
+            let mut body = Vec::new();
+            read_some(&mut client, &mut body, 300_000);
+            change(&path);
+            let ended = read_to_end(&mut client, &mut body, HUGE);
+            match ended {
+                Ok(()) => assert!(body == old, "{what}: a mixture was sent whole"),
+                Err(error) => {
+                    assert!(is_broken(&error), "{what}: {error}");
+                    assert!(!must_be_whole, "{what}: the download broke after {} bytes", body.len());
+                    assert!(body.len() < HUGE, "{what}: everything came, and then it broke");
+                }
+            }
+        }
+    }
+}
+
+fn read_some(client: &mut Client, body: &mut Vec<u8>, wanted: usize) {
+    while body.len() < wanted {
+        body.extend(client.read_once(16 * 1024).expect("the download goes on"));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn read_to_end(client: &mut Client, body: &mut Vec<u8>, length: usize) -> std::io::Result<()> {
+    while body.len() < length {
+        match client.read_once(1 << 20)? {
+            bytes if bytes.is_empty() => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            bytes => body.extend(bytes),
+        }
+    }
+    Ok(())
+}
+
+fn a_file_that_never_rests_is_never_torn(driver: Driver) {
+    let folder = Folder::on_disk();
+    let versions: Vec<Vec<u8>> = (0..8).map(|version| pattern(version, 40_000 + usize::from(version) * 8)).collect();
+    folder.replace("small.bin", &versions[0]);
+    folder.replace("large.bin", versions[0].repeat(3));
+    let server = Server::serve(driver, folder.path());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let start = Instant::now();
+            for version in versions.iter().cycle().take_while(|_| start.elapsed() < Duration::from_secs(3)) {
+                folder.replace("small.bin", version);
+                folder.replace("large.bin", version.repeat(3));
+            }
+        });
+        let mut answers = 0;
+        while !writer.is_finished() {
+            let mut client = server.connect();
+            let small = client.get("/small.bin");
+            let large = client.get("/large.bin");
+            assert!(versions.contains(&small.body), "a torn small file");
+            assert!(versions.iter().any(|version| large.body == version.repeat(3)), "a torn large file");
+            answers += 2;
+        }
+        assert!(answers > 10, "only {answers} answers");
+    });
+}
