@@ -43,6 +43,7 @@ pub fn is_warm(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
     match mount.ability() {
         Ability::Memory => true,
         Ability::None => false,
+        Ability::NoWait if length == 0 => true,
         Ability::NoWait => is_resident(file, offset, length) && is_readable(mount, file, offset, length),
     }
 }

@@ -135,6 +135,7 @@ impl Root {
     }
 
     fn resolve(&self, path: &[u8], extra: ResolveFlags) -> io::Result<File> {
+        self.check(path)?;
         let path = if path.is_empty() { b"." } else { path };
         let flags = OPEN_FLAGS;
         let policy = match self.symlinks {
@@ -146,8 +147,20 @@ impl Root {
         Ok(file.into())
     }
 
+    /// What the kernel would not refuse, or not in these words. Without RESOLVE_BENEATH it takes a leading slash and `..` at
+    /// their word: links may lead anywhere, names may not. And a NUL must not look like a kernel that does not know the call.
+    fn check(&self, path: &[u8]) -> io::Result<()> {
+        if path.contains(&0) {
+            return Err(Errno::NOENT.into());
+        }
+        let may_leave =
+            |path: &[u8]| path.first() == Some(&b'/') || path.split(|&byte| byte == b'/').any(|name| name == b"..");
+        if self.symlinks == Symlinks::Anywhere && may_leave(path) { Err(Errno::XDEV.into()) } else { Ok(()) }
+    }
+
     /// One component at a time, so that nothing but the file system itself decides where a step leads.
     fn walk(&self, path: &[u8]) -> io::Result<File> {
+        self.check(path)?;
         if self.symlinks == Symlinks::Anywhere {
             return Ok(rustix::fs::openat(&self.directory, path, OPEN_FLAGS, Mode::empty())?.into());
         }
