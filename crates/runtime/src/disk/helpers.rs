@@ -246,7 +246,7 @@ impl Pool {
             let work = self.next(class);
             let began = self.began.get(number).unwrap_or(&self.began[0]);
             began.store(self.millis(), Relaxed);
-            work.run();
+            survive(|| work.run());
             began.store(0, Relaxed);
             self.ran.fetch_add(1, Relaxed);
         }
@@ -266,8 +266,12 @@ impl Pool {
                     self.note_delay(waiting.since.elapsed());
                     return waiting.work;
                 }
-                Some(_) => {
+                Some(unwanted) => {
                     self.dropped.fetch_add(1, Relaxed);
+                    // What it holds may be slow to let go of (a file on a dead disk), so nobody may be made to wait for the lock.
+                    drop(queues);
+                    survive(|| drop(unwanted));
+                    queues = self.lock();
                 }
                 None => {
                     queues.idle += usize::from(class == Class::Serve);
@@ -288,6 +292,11 @@ impl Pool {
             self.longest_delay_us.store(delay, Relaxed);
         }
     }
+}
+
+/// A job's own panic is its `Refused`; this is for the destructors of what it leaves behind. They cost no helper either.
+fn survive(step: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(step));
 }
 
 impl<T: Send, F: FnOnce() -> T + Send> Work for Typed<T, F> {
