@@ -22,11 +22,15 @@ pub(crate) struct Poll {
 }
 
 impl Poll {
-    pub(crate) fn arm(&mut self, fd: BorrowedFd<'_>, token: Token, _: Flags, interest: Flags) -> io::Result<()> {
+    pub(crate) fn arm(&mut self, fd: BorrowedFd<'_>, token: Token, known: Flags, interest: Flags) -> io::Result<()> {
         let position = self.position(fd.as_raw_fd(), token);
         let entry = &mut self.entries[position];
         entry.fd = fd.as_raw_fd();
         entry.events |= mask(interest);
+        if !known.has(Flags::HANGUP) {
+            // Once it is known, another report would only turn the loop; a reset is reported without being asked for.
+            entry.events |= libc::POLLRDHUP;
+        }
         Ok(())
     }
 
@@ -81,7 +85,7 @@ impl Poll {
 }
 
 fn mask(interest: Flags) -> i16 {
-    let mut mask = libc::POLLRDHUP;
+    let mut mask = 0;
     if interest.has(Flags::ARMED_READ) {
         mask |= libc::POLLIN;
     }

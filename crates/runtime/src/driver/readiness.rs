@@ -109,7 +109,7 @@ impl Readiness {
     pub(crate) fn watch(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
         if self.selector.one_shot() {
             // Asking for readability again and again would turn the loop for bytes that nobody wants yet.
-            return if source.flags.has(Flags::HANGUP) { Ok(()) } else { self.arm(source, token, Flags::NONE) };
+            return self.arm(source, token, Flags::NONE);
         }
         if source.flags.has(Flags::ARMED) { Ok(()) } else { self.arm(source, token, Flags::ARMED_READ) }
     }
@@ -204,8 +204,8 @@ impl Readiness {
     }
 
     fn arm(&mut self, source: &mut Source, token: Token, interest: Flags) -> io::Result<()> {
-        let armed = source.flags.only(Flags::ARMED);
-        self.selector.arm(source.fd.as_fd(), token, armed, interest)?;
+        let known = source.flags.only(Flags::ARMED | Flags::HANGUP);
+        self.selector.arm(source.fd.as_fd(), token, known, interest)?;
         source.flags.set(interest);
         Ok(())
     }

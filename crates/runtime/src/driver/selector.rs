@@ -35,11 +35,12 @@ pub(crate) struct Event {
 }
 
 impl Selector {
-    /// Asks for `interest` (`ARMED_READ`, `ARMED_WRITE` or both) in addition to what `armed` says is asked for already.
-    pub(crate) fn arm(&mut self, fd: BorrowedFd<'_>, token: Token, armed: Flags, interest: Flags) -> io::Result<()> {
+    /// Asks for `interest` (`ARMED_READ`, `ARMED_WRITE` or both) in addition to what `known` says is asked for already. Ends and
+    /// resets are reported in any case; an end only until `known` has it (`HANGUP`).
+    pub(crate) fn arm(&mut self, fd: BorrowedFd<'_>, token: Token, known: Flags, interest: Flags) -> io::Result<()> {
         match self {
-            Self::Epoll(epoll) => epoll.arm(fd, token, armed, interest),
-            Self::Poll(poll) => poll.arm(fd, token, armed, interest),
+            Self::Epoll(epoll) => epoll.arm(fd, token, known.only(Flags::ARMED), interest),
+            Self::Poll(poll) => poll.arm(fd, token, known, interest),
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Traffic {
     armed: bool,
     /// A wait for writability is armed.
     polling: bool,
+    /// A wait for a reset is armed.
+    watching: bool,
     /// The error that ended the traffic, as errno; 0 for none.
     error: i32,
     /// What arrived: nearly always nothing or one chunk, so the rest is boxed.
@@ -194,13 +196,23 @@ impl Uring {
         Poll::Pending
     }
 
-    /// Has the peer's end reported: what it sends meanwhile is kept, up to a limit.
+    /// Has the peer's end reported: what it sends meanwhile is kept, up to a limit. Beyond that, and after its end, only a
+    /// reset is looked out for.
     pub(crate) fn watch(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
         let traffic = &source.traffic;
-        if traffic.armed || traffic.rest.is_some() || traffic.first.is_some() || source.flags.has(Flags::HANGUP) {
+        let may_receive = traffic.rest.is_none() && traffic.first.is_none() && !source.flags.has(Flags::HANGUP);
+        if traffic.armed || (traffic.watching && !may_receive) {
             return Ok(());
         }
-        self.arm_recv(source, token)
+        if may_receive {
+            return self.arm_recv(source, token);
+        }
+        // No event is asked for: errors and ends are reported in any case. Multishot, because the peer's end, if it is there
+        // already, would complete a single one at once, every time.
+        let poll = opcode::PollAdd::new(fd(source), 0).multi(true).build();
+        self.submit(source, token, Kind::Reset, poll)?;
+        source.traffic.watching = true;
+        Ok(())
     }
 
     fn arm_recv(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
@@ -368,7 +380,9 @@ impl Uring {
             None => submitter.submit_and_wait(1),
         };
         match entered {
-            Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME | libc::EBUSY)) => {
+            Err(error)
+                if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)) =>
+            {
                 return Err(error);
             }
             _ => {}
@@ -406,6 +420,7 @@ impl Uring {
                 source.flags.set(Flags::WRITABLE);
                 source.wake_writer();
             }
+            Kind::Reset => watched(source, completion.result(), is_final),
             Kind::Cancel => unreachable!("handled above"),
         }
         if source.flags.has(Flags::CLOSING) && source.traffic.operations == 0 {
@@ -430,7 +445,7 @@ impl Uring {
             if !source.flags.has(Flags::CLOSING) {
                 source.traffic.rest.get_or_insert_default().connections.push_back(connection);
             }
-        } else if result != -libc::ECANCELED {
+        } else if !matches!(-result, libc::ECANCELED | libc::ECONNABORTED) {
             source.traffic.error = -result;
         }
         source.wake_reader();
@@ -486,6 +501,8 @@ impl Uring {
 
     fn send_completed(&mut self, source: &mut Source, token: Token, result: i32) {
         let Some(mut sending) = source.traffic.sending.take() else { return };
+        // A cancellation names a socket, so it also meets the operations of another handle on it: those go on.
+        let result = if result == -libc::ECANCELED && !source.flags.has(Flags::CLOSING) { 0 } else { result };
         if result < 0 {
             source.flags.set(Flags::RESET);
             source.traffic.error = -result;
@@ -604,6 +621,17 @@ fn first_recv(source: &mut Source, pool: &Rc<Pool>) -> Option<io::Result<Chunk>>
     }
 }
 
+/// Something was reported to a look-out: a reset, or only the peer's end, which is not what it is for.
+fn watched(source: &mut Source, result: i32, is_final: bool) {
+    source.traffic.watching = !is_final;
+    if result > 0 && result & i32::from(libc::POLLERR | libc::POLLHUP) != 0 {
+        source.flags.set(Flags::RESET);
+        source.wake_both();
+    } else if is_final {
+        source.wake_reader();
+    }
+}
+
 fn take_error(source: &mut Source) -> Option<io::Error> {
     match mem::take(&mut source.traffic.error) {
         0 => None,
@@ -633,10 +661,12 @@ enum Kind {
     Send,
     Readable,
     Writable,
+    Reset,
     Cancel,
 }
 
-const KINDS: [Kind; 6] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Readable, Kind::Writable, Kind::Cancel];
+const KINDS: [Kind; 7] =
+    [Kind::Accept, Kind::Receive, Kind::Send, Kind::Readable, Kind::Writable, Kind::Reset, Kind::Cancel];
 
 fn user_data(kind: Kind, token: Token) -> u64 {
     (kind as u64) << (32 + GENERATION_BITS) | token.pack()
