@@ -232,6 +232,67 @@ mod tests {
         assert_eq!(queue.single(), Some(&b"d"[..]));
     }
 
+    /// Every operation in random order against a plain vector of the unsent bytes.
+    #[test]
+    fn a_queue_is_the_bytes_it_holds() {
+        let mut seed = 7u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize % below
+        };
+        let (mut queue, mut model) = (SendQueue::default(), Vec::new());
+        let shared: Arc<[u8]> = (0..=255).collect();
+        for step in 0..20_000 {
+            match random(10) {
+                0..3 => {
+                    let bytes = vec![step as u8; random(40)];
+                    queue.own().extend_from_slice(&bytes);
+                    model.extend_from_slice(&bytes);
+                }
+                3..6 => {
+                    let start = random(256);
+                    let range = start..start + random(257 - start);
+                    queue.share(&shared, range.clone());
+                    model.extend_from_slice(&shared[range]);
+                }
+                6..9 => {
+                    let sent = random(queue.len().min(600) + 1);
+                    queue.advance(sent);
+                    model.drain(..sent);
+                }
+                _ if random(20) == 0 => {
+                    queue.clear();
+                    model.clear();
+                }
+                _ => {
+                    queue.release();
+                    let first: Vec<u8> = queue.slices(2).flatten().copied().collect();
+                    assert!(model.starts_with(&first));
+                    assert!(queue.slices(usize::MAX).all(|slice| !slice.is_empty()), "an empty vector sends nothing");
+                }
+            }
+            assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
+            if let Some(single) = queue.single() {
+                assert_eq!(single, model);
+            }
+            if step % 16 == 0 {
+                assert_eq!(contents(&mut queue), model);
+            }
+        }
+        queue.clear();
+        assert_eq!(Arc::strong_count(&shared), 1, "an empty queue holds nothing");
+    }
+
+    #[test]
+    fn a_burst_does_not_stay() {
+        let mut queue = SendQueue::default();
+        queue.own().resize(MAX_KEPT * 4, 0);
+        queue.advance(MAX_KEPT * 4);
+        assert!(queue.own().capacity() <= MAX_KEPT);
+        queue.release();
+        assert_eq!(queue.own().capacity(), 0);
+    }
+
     #[test]
     fn chunks_return_to_their_pool() {
         let pool = Rc::new(Pool::default());

@@ -170,6 +170,42 @@ mod tests {
         assert_eq!(expired(&mut wheel, far), [3]);
     }
 
+    /// Insertions and advances in random order, with steps and delays of every size, against a list.
+    #[test]
+    fn a_wheel_is_a_sorted_list() {
+        let mut seed = 1u64;
+        let mut random = move |below: u64| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 20) % below
+        };
+        for start in [0, 4095, 1 << 24, (1 << 40) + 12_345] {
+            let (mut wheel, mut model, mut now) = (Wheel::new(start), Vec::new(), start);
+            for key in 0..4000 {
+                for _ in 0..random(3) {
+                    let width = 1 + random(26);
+                    let delay = random(1 << width);
+                    wheel.insert(now + delay, key);
+                    model.push(((now + delay).max(now + 1), key));
+                }
+                // Often exactly as far as the wheel says, as the loop does.
+                let width = random(18);
+                let step = if random(2) == 0 { wheel.next().unwrap_or(1) } else { random(1 << width) };
+                let earliest = model.iter().map(|&(tick, _)| tick).min();
+                assert_eq!(wheel.next().is_some(), earliest.is_some());
+                if let (Some(next), Some(earliest)) = (wheel.next(), earliest) {
+                    assert!(next > 0 && now + next <= earliest, "never later than the true deadline");
+                }
+                now += step;
+                let mut due: Vec<u64> =
+                    model.extract_if(.., |&mut (tick, _)| tick <= now).map(|(_, key)| key).collect();
+                let mut seen = expired(&mut wheel, now);
+                due.sort_unstable();
+                seen.sort_unstable();
+                assert_eq!(seen, due, "from {start}, at {now}");
+            }
+        }
+    }
+
     #[test]
     fn many_random_deadlines_come_up_once_each_and_on_time() {
         let mut wheel = Wheel::new(0);

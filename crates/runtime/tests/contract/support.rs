@@ -302,7 +302,9 @@ pub fn in_thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -
 }
 
 /// The result of a thread, awaited on a loop.
-pub struct InThread<T>(Arc<Mutex<(Option<thread::Result<T>>, Option<Waker>)>>);
+pub struct InThread<T>(Arc<Mutex<Place<T>>>);
+
+type Place<T> = (Option<thread::Result<T>>, Option<Waker>);
 
 impl<T> Future for InThread<T> {
     type Output = T;
