@@ -81,10 +81,19 @@ impl Answers {
         match &route.action {
             Action::Files(files) => self.file(request, id, files, &path),
             Action::Redirect { to, status } => {
-                Answer::Ready(redirect::to_template(request, path.as_bytes(), route, to, *status))
+                let reply = redirect::to_template(request, path.as_bytes(), route, to, *status);
+                Answer::Ready(self.with_fields(reply, id, path.as_bytes()))
             }
-            Action::Status { code, body } => Answer::Ready(self.error_pages.fixed(id.site, *code, body.as_ref())),
+            Action::Status { code, body } => {
+                let reply = self.error_pages.fixed(id.site, *code, body.as_ref());
+                Answer::Ready(self.with_fields(reply, id, path.as_bytes()))
+            }
         }
+    }
+
+    fn with_fields(&self, reply: Reply, id: RouteId, path: &[u8]) -> Reply {
+        let fields = id.site(&self.plan).fields_for(id.route(&self.plan), path);
+        reply.with_lines(&reply::field_lines(&fields))
     }
 
     /// A refusal in the words of the site, for requests that did not get as far as `answer`.

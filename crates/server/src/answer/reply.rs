@@ -16,6 +16,7 @@ use amped_wire::status::Status;
 
 use super::error_page::ErrorPages;
 use super::files::{Content, Entry, Representation, Transfer};
+use crate::config::plan;
 
 /// Everything of an answer but Date and Connection.
 #[derive(Debug)]
@@ -198,6 +199,18 @@ fn many_parts(entry: &Entry, representation: &Representation, ranges: &[Range<u6
     Reply { status: Status::PARTIAL_CONTENT, head, body: Body::Pieces(pieces), length, close: false }
 }
 
+/// The configuration's fields as they are sent.
+pub fn field_lines(fields: &plan::Fields<'_>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    if let Some(value) = fields.cache_control {
+        encode::field(&mut lines, b"Cache-Control", value.as_bytes());
+    }
+    for (name, value) in &fields.set {
+        encode::field(&mut lines, name.as_bytes(), value.as_bytes());
+    }
+    lines
+}
+
 /// A boundary that no earlier answer used and no content can foresee.
 fn boundary() -> String {
     use std::hash::{BuildHasher, RandomState};
@@ -211,6 +224,15 @@ impl Reply {
     /// A reply without a body, with these field lines (the ending empty line included).
     pub fn own(status: Status, head: Vec<u8>) -> Self {
         Self { status, head: Head::Own(head), body: Body::Empty, length: 0, close: false }
+    }
+
+    /// The same with more field lines, each with its CRLF. A file's head has its own already.
+    pub fn with_lines(mut self, lines: &[u8]) -> Self {
+        if let Head::Own(head) = &mut self.head {
+            let end = head.len() - 2;
+            head.splice(end..end, lines.iter().copied());
+        }
+        self
     }
 
     /// A reply without content that lists methods.

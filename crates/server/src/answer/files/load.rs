@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use amped_runtime::disk::{FileKind, Root, Stamp, read_at, read_now, stamp};
-use amped_wire::h1::encode;
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
 
+use super::super::reply::field_lines;
 use super::entry::{Content, Entry, FileContent, MemoryContent, Representation};
 use crate::config::plan::{Action, Plan};
 use crate::route::RouteId;
@@ -217,14 +217,7 @@ impl Target {
 
     /// The configuration's fields for this path, as they are sent.
     fn fields(&self) -> Arc<[u8]> {
-        let fields = self.id.site(&self.plan).fields_for(self.id.route(&self.plan), &self.path);
-        let mut lines = Vec::new();
-        if let Some(value) = fields.cache_control {
-            encode::field(&mut lines, b"Cache-Control", value.as_bytes());
-        }
-        for (name, value) in fields.set {
-            encode::field(&mut lines, name.as_bytes(), value.as_bytes());
-        }
+        let lines = field_lines(&self.id.site(&self.plan).fields_for(self.id.route(&self.plan), &self.path));
         if lines.is_empty() { Arc::default() } else { lines.into() }
     }
 
