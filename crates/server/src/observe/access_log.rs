@@ -1,7 +1,8 @@
 //! The access log: a line per request, formatted on the loop, written by a thread of its own.
 //!
 //! Workers fill a buffer and hand it over when it is full or half a second old. When the disk cannot keep up, whole buffers
-//! are dropped and their lines counted: a log never delays a request. SIGUSR1 has the file opened anew, for rotation.
+//! are dropped and their lines counted: a log never delays a request. SIGUSR1 has the file opened anew, for rotation. What a
+//! full disk would not take is counted as well, and said once it takes lines again.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -10,9 +11,10 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amped_wire::head::{Known, Request};
 use amped_wire::semantics::date;
@@ -26,6 +28,16 @@ pub struct Writer {
     queue: SyncSender<Message>,
     thread: JoinHandle<()>,
     format: LogFormat,
+    state: Arc<State>,
+}
+
+/// What the writing thread and the others tell each other.
+#[derive(Debug, Default)]
+struct State {
+    /// The file is to be opened anew before the next line.
+    reopen: AtomicBool,
+    /// Lines that the disk would not take.
+    lost: AtomicU64,
 }
 
 /// A worker's side.
@@ -45,7 +57,8 @@ struct Filling {
 
 enum Message {
     Lines(String),
-    Reopen,
+    /// Look at `State` again.
+    Nudge,
     End,
 }
 
@@ -53,6 +66,16 @@ enum Message {
 enum Sink {
     File(PathBuf, File),
     Stderr,
+}
+
+/// The writing thread's own.
+struct Output {
+    sink: Sink,
+    state: Arc<State>,
+    /// The last line is only half there.
+    torn: bool,
+    /// Lost lines that have not been spoken of.
+    unsaid: u64,
 }
 
 /// What a line says of the request, taken before its bytes are gone.
@@ -81,8 +104,10 @@ impl Writer {
         };
         let (queue, messages) = sync_channel(MAX_QUEUED);
         let thread = std::thread::Builder::new().name("amped-log".into());
-        let thread = thread.spawn(move || write(sink, &messages)).map_err(|error| format!("access log: {error}"))?;
-        Ok(Some(Self { queue, thread, format }))
+        let state = Arc::new(State::default());
+        let output = Output { sink, state: Arc::clone(&state), torn: false, unsaid: 0 };
+        let thread = thread.spawn(move || output.run(&messages)).map_err(|error| format!("access log: {error}"))?;
+        Ok(Some(Self { queue, thread, format, state }))
     }
 
     /// A worker's side of it.
@@ -95,15 +120,26 @@ impl Writer {
         }
     }
 
-    /// Has the file opened anew: after a rotation has renamed it.
+    /// Has the file opened anew: after a rotation has renamed it. Waits for nothing.
     pub fn reopen(&self) {
-        let _ = self.queue.send(Message::Reopen);
+        self.state.reopen.store(true, Relaxed);
+        // Where the queue is full the thread will look without being told.
+        let _ = self.queue.try_send(Message::Nudge);
     }
 
-    /// Writes what has been handed over and ends.
+    /// Lines that the disk would not take.
+    pub fn lost(&self) -> u64 {
+        self.state.lost.load(Relaxed)
+    }
+
+    /// Writes what has been handed over and ends; gives a disk that hangs `PATIENCE`.
     pub fn finish(self) {
-        let _ = self.queue.send(Message::End);
-        let _ = self.thread.join();
+        let end = Instant::now() + PATIENCE;
+        let mut told = false;
+        while !self.thread.is_finished() && Instant::now() < end {
+            told = told || self.queue.try_send(Message::End).is_ok();
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -159,23 +195,54 @@ impl Log {
     }
 }
 
-fn write(mut sink: Sink, messages: &Receiver<Message>) {
-    loop {
-        match messages.recv_timeout(Duration::from_secs(3600)) {
-            // A full disk costs lines, not the server; the next buffer tries again.
-            Ok(Message::Lines(bytes)) => drop(sink.write_all(bytes.as_bytes())),
-            Ok(Message::Reopen) => sink.reopen(),
-            Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
+impl Output {
+    fn run(mut self, messages: &Receiver<Message>) {
+        for message in messages {
+            if self.state.reopen.swap(false, Relaxed) {
+                self.sink.reopen();
+            }
+            match message {
+                Message::Lines(lines) => self.write(lines.as_bytes()),
+                Message::Nudge => {}
+                Message::End => return,
+            }
+        }
+    }
+
+    /// Writes as much as the disk takes. A full disk costs lines, not the server; the next buffer tries again.
+    fn write(&mut self, lines: &[u8]) {
+        let mut left = lines;
+        if self.torn && self.sink.write(b"\n").is_ok() {
+            self.torn = false;
+        }
+        while !left.is_empty() && !self.torn {
+            match self.sink.write(left) {
+                Ok(written) if written > 0 => left = &left[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        if let Some(last) = lines[..lines.len() - left.len()].last() {
+            self.torn = *last != b'\n';
+        }
+        self.account(left.iter().filter(|&&byte| byte == b'\n').count() as u64);
+    }
+
+    /// Counts what was lost, and says so once lines are taken again.
+    fn account(&mut self, lost: u64) {
+        self.unsaid += lost;
+        self.state.lost.fetch_add(lost, Relaxed);
+        if lost == 0 && self.unsaid > 0 {
+            eprintln!("amped: access log: the disk did not take {} lines", std::mem::take(&mut self.unsaid));
         }
     }
 }
 
 impl Sink {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::File(_, file) => file.write_all(bytes),
-            Self::Stderr => io::stderr().write_all(bytes),
+            Self::File(_, file) => file.write(bytes),
+            Self::Stderr => io::stderr().write(bytes),
         }
     }
 
@@ -250,6 +317,8 @@ fn escape(line: &mut String, text: &str) {
 /// Buffers that may wait to be written: with `FULL`, 16 MB at most.
 const MAX_QUEUED: usize = 256;
 const FULL: usize = 64 * 1024;
+/// What a log's disk may still take when the server ends.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

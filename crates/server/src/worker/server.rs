@@ -145,7 +145,11 @@ impl Status {
     }
 
     fn sums(&self) -> Vec<(&'static str, u64)> {
-        Counters::sums(self.readings.iter().map(|reading| &*reading.counters))
+        let mut sums = Counters::sums(self.readings.iter().map(|reading| &*reading.counters));
+        // Dropped on a loop, or later for want of room on the disk: lost all the same.
+        let lost = self.shared.log.as_ref().map_or(0, Writer::lost);
+        sums.iter_mut().filter(|(name, _)| *name == "log_lines_dropped").for_each(|(_, sum)| *sum += lost);
+        sums
     }
 }
 
