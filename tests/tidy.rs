@@ -147,6 +147,7 @@ fn imported_rooms(line: &str) -> Vec<(&str, String)> {
             None => vec![rest],
         })
         .filter_map(|path| path.split(|character| !is_name(character)).next())
+        .filter(|room| !room.is_empty())
         .map(|room| (line, room.to_owned()))
         .collect()
 }

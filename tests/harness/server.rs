@@ -26,6 +26,8 @@ pub enum Driver {
 pub struct Server {
     child: Child,
     addresses: Vec<SocketAddr>,
+    /// How many addresses it was told to listen on.
+    expected: usize,
     said: Arc<Mutex<String>>,
     /// Configuration and admin socket.
     folder: tempfile::TempDir,
@@ -89,12 +91,13 @@ impl Server {
     }
 
     fn spawn(mut command: Command, folder: tempfile::TempDir) -> Self {
+        let expected = command.get_args().filter(|argument| *argument == "--listen").count().max(1);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, copy) = (child.stderr.take().expect("it was asked for"), Arc::clone(&said));
         std::thread::spawn(move || listen(stderr, &copy));
-        Self { child, addresses: Vec::new(), said, folder }
+        Self { child, addresses: Vec::new(), expected, said, folder }
     }
 
     fn wait_until_ready(&mut self) {
@@ -106,7 +109,7 @@ impl Server {
                 .filter_map(|line| line.strip_prefix("listening on http://"))
                 .map(|address| address.parse().expect("an address"))
                 .collect();
-            if !self.addresses.is_empty() {
+            if self.addresses.len() >= self.expected {
                 return;
             }
             let ended = self.child.try_wait().expect("own child");
@@ -118,6 +121,11 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// Everywhere it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// What it has said on standard error so far.
