@@ -14,7 +14,8 @@
 //!
 //! ```text
 //! cargo test -p amped-runtime --test contract --no-run      # prints the binary's path
-//! AMPED_TEST_PATIENCE=300 valgrind --error-exitcode=9 BINARY --test-threads=2 --skip uring
+//! AMPED_TEST_PATIENCE=300 valgrind --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+//!     BINARY --test-threads=2 --skip uring
 //! ```
 
 #[macro_use]
