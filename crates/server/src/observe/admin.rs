@@ -40,8 +40,7 @@ impl Listener {
 
     fn serve(&self, status: &impl Fn() -> String) {
         loop {
-            // A client that misbehaves has no answer; the next one is not concerned.
-            let _ = match self {
+            let answered = match self {
                 Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
                     stream.set_read_timeout(Some(PATIENCE))?;
                     stream.set_write_timeout(Some(PATIENCE))?;
@@ -53,6 +52,11 @@ impl Listener {
                     answer(&stream, &stream, status)
                 }),
             };
+            // A client that misbehaves has no answer, and the next one is not concerned. Without a descriptor to be had, asking
+            // for one again and again would only keep a core busy.
+            if answered.is_err() {
+                std::thread::sleep(PAUSE);
+            }
         }
     }
 }
@@ -75,6 +79,7 @@ fn answer(input: impl Read, mut output: impl Write, status: &impl Fn() -> String
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
 const MAX_HEAD: u64 = 16 * 1024;
 
 #[cfg(test)]
