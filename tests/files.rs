@@ -326,7 +326,7 @@ fn unreadable_files_are_forbidden(driver: Driver) {
 
 /// The folder by a path that every user may walk: builds may lie where only their owner may look.
 fn seen_by_all(folder: &Folder) -> std::path::PathBuf {
-    let closed = |path: &&Path| fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & 0o001 == 0);
+    let closed = |path: &&std::path::Path| fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & 0o001 == 0);
     assert!(!folder.path().ancestors().any(|path| closed(&path)), "tests must be built where every user may look");
     folder.path().to_owned()
 }
