@@ -299,7 +299,8 @@ fn unreadable_files_are_forbidden(driver: Driver) {
     folder.put("index.html", "hi\n");
     folder.put("locked.html", "locked\n");
     folder.put("closed/page.html", "closed\n");
-    let forbid = |name: &str| fs::set_permissions(folder.at(name), fs::Permissions::from_mode(0)).expect("own file");
+    let forbid =
+        |name: &str| fs::set_permissions(folder.at(name), fs::Permissions::from_mode(0o000)).expect("own file");
     forbid("locked.html");
     forbid("closed");
     // With all rights everything can be read, so the server is started without them; a copy of it, where anybody may run it.
@@ -326,7 +327,8 @@ fn unreadable_files_are_forbidden(driver: Driver) {
 
 /// The folder by a path that every user may walk: builds may lie where only their owner may look.
 fn seen_by_all(folder: &Folder) -> std::path::PathBuf {
-    let closed = |path: &&std::path::Path| fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & 0o001 == 0);
+    let closed =
+        |path: &&std::path::Path| fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & 0o001 == 0);
     assert!(!folder.path().ancestors().any(|path| closed(&path)), "tests must be built where every user may look");
     folder.path().to_owned()
 }

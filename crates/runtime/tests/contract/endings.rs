@@ -415,6 +415,8 @@ async fn a_reused_slot_is_not_woken_by_its_past(runtime: Rc<Runtime>) {
 /// Two handles on one socket: closing one cancels its own operations and leaves the other's alone.
 async fn a_second_handle_outlives_the_first(runtime: Rc<Runtime>) {
     let (socket, peer) = sockets();
+    small_buffers(&socket);
+    small_buffers(&peer);
     let first = Stream::adopt(&runtime, socket.try_clone().expect("a second handle")).expect("a socket");
     let second = Stream::adopt(&runtime, socket).expect("a socket");
     assert!(glance(&first).await.is_none(), "the peer has sent nothing");

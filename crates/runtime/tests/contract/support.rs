@@ -12,7 +12,7 @@ use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,7 +124,13 @@ fn is_available(kind: Kind) -> bool {
     let Err(error) = driver::probe(kind) else { return true };
     assert_eq!(kind, Kind::Uring, "{kind} works on every Linux: {error}");
     assert!(Runtime::new(kind).is_err(), "a driver that does not work must not be set up");
-    eprintln!("NOT RUN: io_uring cannot be set up on this machine ({error}); only its refusal was tested");
+    // Once, and past the capture of the tests' output, which would hide it as long as they pass.
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let note =
+            format!("NOT RUN: io_uring cannot be set up on this machine ({error}): only its refusal was tested\n");
+        io::stderr().write_all(note.as_bytes()).expect("a standard error");
+    });
     false
 }
 
