@@ -67,14 +67,16 @@ fn curl_reads_what_is_there(driver: Driver) {
         (&["--header", "Range: bytes=0-1,3-4"], "206"),
         (&["--range", "99-"], "416"),
     ] {
-        let all = [&code[..], arguments, &[&url("/page.html")]].concat();
+        let page = url("/page.html");
+        let all = [&code[..], arguments, &[&page]].concat();
         assert_eq!(text(&curl(&all)), expected, "{arguments:?}");
     }
     // An upload that is refused is told so, however much of it there is.
     let upload = folder.at("huge.bin");
     let upload = upload.to_str().expect("a plain path");
+    let page = url("/page.html");
     for more in [&["--upload-file", upload][..], &["--header", "Expect:", "--upload-file", upload]] {
-        assert_eq!(text(&curl(&[&code[..], more, &[&url("/page.html")]].concat())), "413", "{more:?}");
+        assert_eq!(text(&curl(&[&code[..], more, &[&page]].concat())), "413", "{more:?}");
     }
     // One connection for all of these.
     let urls: Vec<String> = (0..30).map(|at| url(if at % 3 == 0 { "/none" } else { "/page.html" })).collect();
