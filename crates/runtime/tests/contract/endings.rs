@@ -428,7 +428,8 @@ async fn a_second_handle_outlives_the_first(runtime: Rc<Runtime>) {
         stream_out(&second, &mut queue).await.expect("the second handle lives");
         second
     });
-    runtime.sleep(Duration::from_millis(5)).await;
+    // Until the send waits for room.
+    runtime.sleep(A_WHILE * 2).await;
     drop(first);
     runtime.sleep(Duration::from_millis(5)).await;
     let length = body.len();
