@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use amped_runtime::Sleep;
 use amped_runtime::disk::{Class, Helpers, Job, Place, is_warm, stamp, warm};
 use amped_runtime::net::Stream;
 
@@ -27,6 +28,8 @@ pub struct Transfer {
     /// Everything before this is in memory.
     warm_until: u64,
     warming: Option<Job<io::Result<usize>>>,
+    /// The helpers had too much to do: until they are asked again.
+    pause: Option<Sleep>,
     pace: Pace,
 }
 
@@ -86,7 +89,8 @@ impl Pace {
 impl Transfer {
     /// A transfer of `range` of the file's body.
     pub fn new(content: &FileContent, range: Range<u64>) -> Self {
-        Self { content: content.clone(), warm_until: range.start, left: range, warming: None, pace: Pace::default() }
+        let (content, warm_until) = (content.clone(), range.start);
+        Self { content, warm_until, left: range, warming: None, pause: None, pace: Pace::default() }
     }
 
     /// Whether everything has been handed to the kernel.
@@ -96,7 +100,7 @@ impl Transfer {
 
     /// Whether it waits for a helper rather than for the client.
     pub fn awaits_disk(&self) -> bool {
-        self.warming.is_some() && self.warm_until <= self.left.start
+        (self.warming.is_some() || self.pause.is_some()) && self.warm_until <= self.left.start
     }
 
     /// Whether the next bytes can be sent at once, so that the head may wait for them in the kernel (MSG_MORE).
@@ -133,15 +137,20 @@ impl Transfer {
 
     /// The window is on the disk: waits for the helper that brings it in.
     fn poll_warm(&mut self, means: Means<'_>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(Pin::new(pause).poll(context));
+            self.pause = None;
+        }
         let start = self.warm_until.max(self.left.start);
         let window = (self.left.end - start).min(WINDOW) as usize;
         let job = self.warming.get_or_insert_with(|| self.content.warm_by(means.helpers, start, window));
         let outcome = ready!(Pin::new(job).poll(context));
         self.warming = None;
         let Ok(warmed) = outcome else {
-            // Turned away by a full queue. The client has been promised the rest, so ask again: the newest job goes first.
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+            // Turned away by a full queue. The client has been promised the rest, so ask again, but not at once: downloads that
+            // turned each other away in turn would keep the loop busy.
+            let pause = self.pause.insert(means.stream.runtime().sleep(PAUSE));
+            return Pin::new(pause).poll(context).map(Ok);
         };
         let warmed = warmed?;
         // The helper has asked already, but that may be a while ago. What may wait is not asked again.
@@ -215,6 +224,8 @@ impl FileContent {
 /// What is brought into memory at once. Large enough that a helper's round trip is lost in it, small enough that thousands of
 /// transfers do not push each other out.
 const WINDOW: u64 = 1024 * 1024;
+/// How long a transfer leaves the helpers alone that had no time for it.
+const PAUSE: Duration = Duration::from_millis(20);
 /// What one transfer may send in a turn, about 50 us of the loop's time.
 const FAIR_SHARE: u64 = 256 * 1024;
 /// What all transfers may send in a turn: small answers come in between.
