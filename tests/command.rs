@@ -86,8 +86,8 @@ fn what_cannot_be_done_is_1_and_says_why() {
 
 #[test]
 fn rights_that_are_missing_are_named() {
-    let folder = Folder::usual();
-    let closed = Folder::on_disk();
+    let folder = Folder::for_all();
+    let closed = Folder::for_all();
     fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).expect("own folder");
     let place = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("own folder");

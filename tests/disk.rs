@@ -14,6 +14,7 @@ on_every_driver!(
     a_hung_disk_delays_nobody_whose_file_is_in_memory,
     a_download_survives_a_pause_of_the_disk,
     a_mount_beneath_the_root_may_hang_too,
+    downloads_that_cannot_go_on_wait_quietly,
     one_job_answers_all_who_ask,
     jobs_of_gone_clients_are_dropped,
     a_full_cache_still_serves,
@@ -244,6 +245,45 @@ fn a_mount_beneath_the_root_may_hang_too(driver: Driver) {
     assert_eq!(waiting[0].answer().body, content(2));
     assert!(waiting[1].answer().body == large);
     assert_eq!(waiting[2].answer().status(), 404);
+}
+
+fn downloads_that_cannot_go_on_wait_quietly(driver: Driver) {
+    let files: BTreeMap<String, Vec<u8>> = (0..24).map(|at| (format!("large{at}"), pattern(at, 3 << 20))).collect();
+    let Some(disk) = Hanging::mount(files.into_iter().chain(sixty()).collect()) else { return };
+    let healthy = Folder::on_disk();
+    let server = beside(driver, &healthy, disk.path());
+    assert_eq!(server.get("/").text(), "hi\n");
+    let mut downloads: Vec<(u8, Client, Vec<u8>)> = (0..24)
+        .map(|at| {
+            let mut client = server.connect_slowly();
+            client.send(get(&format!("/slow/large{at}")));
+            client.try_head().expect("a head");
+            let begun = client.unread();
+            (at, client, begun)
+        })
+        .collect();
+    disk.hang();
+    let mut used = Duration::ZERO;
+    // Every client takes what it can get, and then all of them wait for four helpers and eight places in the queue.
+    std::thread::scope(|scope| {
+        for (at, client, body) in &mut downloads {
+            scope.spawn(move || {
+                while body.len() < 3 << 20 {
+                    let bytes = client.read_once(1 << 20).expect("the download goes on after the pause");
+                    assert!(!bytes.is_empty(), "download {at} was cut off after {} bytes", body.len());
+                    body.extend(bytes);
+                }
+                assert!(*body == pattern(*at, 3 << 20), "download {at} has wrong bytes");
+            });
+        }
+        wait_until("the helpers are stuck", || server.number("/helpers/stuck") == 4);
+        let before = server.busy();
+        expect_quick(&server, &[("/", b"hi\n")]);
+        used = server.busy() - before;
+        disk.recover();
+    });
+    // Two seconds long, on two cores.
+    assert!(used < Duration::from_millis(500), "{used:?} of processor time while nothing could be done");
 }
 
 fn one_job_answers_all_who_ask(driver: Driver) {

@@ -295,7 +295,7 @@ fn long_names_are_not_found(driver: Driver) {
 }
 
 fn unreadable_files_are_forbidden(driver: Driver) {
-    let folder = Folder::on_disk();
+    let folder = Folder::for_all();
     folder.put("index.html", "hi\n");
     folder.put("locked.html", "locked\n");
     folder.put("closed/page.html", "closed\n");
@@ -306,7 +306,7 @@ fn unreadable_files_are_forbidden(driver: Driver) {
     // With all rights everything can be read, so the server is started without them; a copy of it, where anybody may run it.
     let place = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("own folder");
-    let toml = format!("[[sites]]\nroot = \"{}\"", seen_by_all(&folder).display());
+    let toml = format!("[[sites]]\nroot = \"{}\"", folder.path().display());
     let server = Server::run_as(driver, &toml, |command| {
         if harness::is_root() {
             let copy = place.path().join("amped");
@@ -323,14 +323,6 @@ fn unreadable_files_are_forbidden(driver: Driver) {
     fs::set_permissions(folder.at("locked.html"), fs::Permissions::from_mode(0o644)).expect("own file");
     harness::wait_until("the file is served", || server.get("/locked.html").status() == 200);
     fs::set_permissions(folder.at("closed"), fs::Permissions::from_mode(0o755)).expect("own file");
-}
-
-/// The folder by a path that every user may walk: builds may lie where only their owner may look.
-fn seen_by_all(folder: &Folder) -> std::path::PathBuf {
-    let closed =
-        |path: &&std::path::Path| fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & 0o001 == 0);
-    assert!(!folder.path().ancestors().any(|path| closed(&path)), "tests must be built where every user may look");
-    folder.path().to_owned()
 }
 
 fn media_types_and_lengths(driver: Driver) {

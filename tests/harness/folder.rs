@@ -21,6 +21,11 @@ impl Folder {
         Self::below(Path::new("/dev/shm"))
     }
 
+    /// An empty folder that every user may reach: builds may lie where only their owner may look.
+    pub fn for_all() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
     fn below(parent: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("amped-test-").tempdir_in(parent).expect("a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("own folder");

@@ -204,6 +204,14 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
+    /// Processor time it has used.
+    pub fn busy(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a running process");
+        let numbers = stat.rsplit(") ").next().expect("what follows the name").split(' ');
+        let ticks: u64 = numbers.skip(11).take(2).map(|number| number.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
