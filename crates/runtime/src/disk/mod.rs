@@ -4,11 +4,13 @@
 //! says `WouldBlock` otherwise. `helpers` are a bounded pool of threads that may wait for anything. Nothing else in amped touches
 //! a file.
 
+mod held;
 mod helpers;
 mod mount;
 mod now;
 mod root;
 
+pub use held::Held;
 pub use helpers::{Class, Helpers, Job, Refused, Stats};
 pub use mount::{Ability, Mount};
 pub use now::{is_warm, read_now, warm};

@@ -3,12 +3,11 @@
 //! A small file's head and body are one allocation, ready to be sent; a hit touches this entry, that memory and nothing else.
 //! A cached small file holds no descriptor.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use amped_runtime::disk::{Place, Root, Stamp};
+use amped_runtime::disk::{Held, Root, Stamp};
 use amped_wire::h1::encode;
 use amped_wire::semantics::date;
 use amped_wire::status::Status;
@@ -54,11 +53,9 @@ pub struct MemoryContent {
 #[derive(Clone, Debug)]
 pub struct FileContent {
     /// The file.
-    pub file: Arc<File>,
+    pub file: Arc<Held>,
     /// The folder it was found in.
     pub root: Arc<Root>,
-    /// Where it lies, which decides what the loop may do with it.
-    pub place: Place,
     /// What its head says.
     pub representation: Representation,
 }

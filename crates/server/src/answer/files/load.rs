@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use amped_runtime::disk::{FileKind, Root, Stamp, read_at, read_now, stamp};
+use amped_runtime::disk::{FileKind, Held, Root, Stamp, read_at, read_now, stamp};
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
 
@@ -162,8 +162,9 @@ impl Target {
         }
         let representation = self.representation(stamp, name);
         if stamp.size > MAX_MEMORY_FILE {
-            let (root, place) = (Arc::clone(&self.root), self.root.place_of(&file, &stamp));
-            let content = FileContent { file: Arc::new(file), root, place, representation };
+            let place = self.root.place_of(&file, &stamp);
+            let (file, root) = (Arc::new(Held::new(file, place)), Arc::clone(&self.root));
+            let content = FileContent { file, root, representation };
             return Ok(Some(Loaded::New(Content::File(content))));
         }
         let head = representation.head(stamp.size);

@@ -154,7 +154,7 @@ impl Transfer {
         };
         let warmed = warmed?;
         // The helper has asked already, but that may be a while ago. What may wait is not asked again.
-        if self.content.place != Place::Remote {
+        if self.content.file.place() != Place::Remote {
             self.content.check_version()?;
         }
         if warmed < window {
@@ -176,7 +176,7 @@ impl Transfer {
             DiskMode::Inline => true,
             DiskMode::Helpers => false,
             DiskMode::Amped => {
-                self.content.place == Place::Own && is_warm(mount, &self.content.file, start, window as usize)
+                self.content.file.place() == Place::Own && is_warm(mount, &self.content.file, start, window as usize)
             }
         };
         let is_there = means.stream.runtime().meter().timed("disk: is the window in memory", is_there);

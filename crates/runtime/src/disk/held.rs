@@ -1,0 +1,84 @@
+//! A file that stays open while it is sent, and is closed where nobody waits for it.
+//!
+//! close(2) asks some file systems for leave (FUSE flushes, NFS may commit): on a dead one it never returns. Such files are
+//! closed by one thread of their own, which costs a loop the hand-over and nothing else.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+
+use super::root::Place;
+
+/// An open file and where it lies.
+#[derive(Debug)]
+pub struct Held {
+    /// There until it is dropped.
+    file: Option<File>,
+    place: Place,
+}
+
+impl Held {
+    /// Holds a file open.
+    pub fn new(file: File, place: Place) -> Self {
+        Self { file: Some(file), place }
+    }
+
+    /// Where it lies, which decides what a loop may do with it.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+}
+
+impl Deref for Held {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        self.file.as_ref().expect("only dropping takes it")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.place == Place::Remote
+            && let Some(file) = self.file.take()
+        {
+            // Where no thread could be started the file comes back, and is closed here after all.
+            let _ = closer().send(file);
+        }
+    }
+}
+
+fn closer() -> &'static Sender<File> {
+    static CLOSER: OnceLock<Sender<File>> = OnceLock::new();
+    CLOSER.get_or_init(|| {
+        let (sender, files) = channel::<File>();
+        let thread = std::thread::Builder::new().name("amped-closer".into()).stack_size(STACK);
+        let _ = thread.spawn(move || files.into_iter().for_each(drop));
+        sender
+    })
+}
+
+const STACK: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn every_file_is_closed_in_the_end() {
+        for place in [Place::Own, Place::Local, Place::Remote] {
+            let held = Held::new(tempfile::tempfile().expect("a temporary file"), place);
+            let link = format!("/proc/self/fd/{}", held.as_raw_fd());
+            let file = std::fs::read_link(&link).expect("an open file");
+            drop(held);
+            let start = Instant::now();
+            while std::fs::read_link(&link).is_ok_and(|present| present == file) {
+                assert!(start.elapsed() < Duration::from_secs(10), "{place:?}: it is still open");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
