@@ -15,6 +15,7 @@ on_every_driver!(
     a_download_survives_a_pause_of_the_disk,
     a_mount_beneath_the_root_may_hang_too,
     downloads_that_cannot_go_on_wait_quietly,
+    a_client_that_leaves_a_hung_download_is_no_trouble,
     one_job_answers_all_who_ask,
     jobs_of_gone_clients_are_dropped,
     a_full_cache_still_serves,
@@ -59,12 +60,17 @@ fn every_disk_mode_serves_the_same(driver: Driver) {
 
 /// A healthy folder, and one below `/slow/` that can hang; four helpers, eight jobs may wait.
 fn beside(driver: Driver, healthy: &Folder, slow: &std::path::Path) -> Server {
+    beside_with(driver, healthy, slow, "")
+}
+
+fn beside_with(driver: Driver, healthy: &Folder, slow: &std::path::Path, more: &str) -> Server {
     healthy.put("index.html", "hi\n");
     healthy.put("busy.txt", "the disk is busy\n");
     Server::run(
         driver,
         &format!(
-            r#"helpers = 4
+            r#"{more}
+helpers = 4
 helper_queue = 8
 [overload]
 body = "{healthy}/busy.txt"
@@ -284,6 +290,28 @@ fn downloads_that_cannot_go_on_wait_quietly(driver: Driver) {
     });
     // Two seconds long, on two cores.
     assert!(used < Duration::from_millis(500), "{used:?} of processor time while nothing could be done");
+}
+
+fn a_client_that_leaves_a_hung_download_is_no_trouble(driver: Driver) {
+    let Some(disk) = Hanging::mount(BTreeMap::from([("large".into(), pattern(8, 4 << 20))])) else { return };
+    let healthy = Folder::on_disk();
+    let server = beside_with(driver, &healthy, disk.path(), "cache = \"0\"");
+    assert_eq!(server.get("/").text(), "hi\n");
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect_slowly()).collect();
+    for client in &mut clients {
+        client.send(get("/slow/large"));
+        client.try_head().expect("a head");
+    }
+    disk.hang();
+    // Replaced in the cache or not kept at all: whoever closes the file last waits for the disk.
+    std::thread::sleep(Duration::from_millis(1200));
+    let mut more = server.connect();
+    more.send(get("/slow/large"));
+    clients.into_iter().for_each(Client::reset);
+    expect_quick(&server, &[("/", b"hi\n")]);
+    disk.recover();
+    assert!(more.answer().body == pattern(8, 4 << 20));
+    wait_until("they are gone", || server.number("/connections") <= 1);
 }
 
 fn one_job_answers_all_who_ask(driver: Driver) {
