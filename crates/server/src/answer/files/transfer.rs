@@ -127,6 +127,10 @@ impl Transfer {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
         self.left.start += sent as u64;
+        // A client may take so long for a window that the file is another by its end.
+        if file.place() != Place::Remote {
+            self.content.check_version()?;
+        }
         self.pace.note(means.stream, self.left.start);
         if self.is_done() && self.pace.deep {
             means.stream.queue_ahead(false)?;
