@@ -11,6 +11,7 @@ use harness::{Client, Driver, Folder, Server, get, on_every_driver, pattern};
 on_every_driver!(
     a_file_is_seen_new_in_time,
     a_download_is_one_version_or_broken,
+    a_window_is_one_version_or_broken,
     a_file_that_never_rests_is_never_torn,
 );
 
@@ -119,6 +120,24 @@ fn a_download_is_one_version_or_broken(driver: Driver) {
                 }
             }
         }
+    }
+}
+
+/// A file that is in memory to its end when it changes.
+fn a_window_is_one_version_or_broken(driver: Driver) {
+    const LENGTH: usize = 1_000_000;
+    let folder = Folder::on_disk();
+    let server = Server::serve(driver, folder.path());
+    for round in 0..4 {
+        let path = folder.put(format!("{round}.bin"), pattern(1, LENGTH));
+        let mut client = server.connect_slowly();
+        client.send(get(&format!("/{round}.bin")));
+        client.try_head().expect("a head");
+        let mut body = Vec::new();
+        read_some(&mut client, &mut body, 50_000);
+        fs::write(path, pattern(2, LENGTH)).expect("own file");
+        let error = read_to_end(&mut client, &mut body, LENGTH).expect_err("a mixture was sent whole");
+        assert!(is_broken(&error), "{error}");
     }
 }
 
