@@ -13,7 +13,16 @@ pub struct Need {
 }
 
 /// What the tests run besides cargo.
-pub const TESTS: &[Need] = &[need("curl", "curl"), need("h2load", "nghttp2-client"), need("python3", "python3")];
+pub const TESTS: &[Need] = &[
+    need("curl", "curl"),
+    need("h2load", "nghttp2-client"),
+    need("wrk", "wrk"),
+    need("python3", "python3"),
+    need("chromium", "chromium"),
+    need("mkfs.ext4", "e2fsprogs"),
+    need("losetup", "mount"),
+    need("prlimit", "util-linux"),
+];
 
 /// What every bench needs; each peer names its own.
 pub const BENCH: &[Need] = &[need("wrk", "wrk"), need("taskset", "util-linux"), need("setpriv", "util-linux")];
