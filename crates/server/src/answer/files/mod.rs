@@ -12,6 +12,7 @@ mod fetch;
 mod load;
 mod shelf;
 mod transfer;
+mod window;
 
 use std::rc::Rc;
 use std::sync::Arc;

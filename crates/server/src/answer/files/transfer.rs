@@ -1,7 +1,7 @@
 //! A large file on its way to a client, window by window.
 //!
 //! The loop sends only what is known to be in memory. For the rest a helper brings the next window in while the loop still sends
-//! the last one. A turn gives one transfer a fair share and no more. If the file changes under way, the transfer fails: the
+//! the last one. What lies on a remote mount is read by the helper and sent from memory (`window`). A turn gives one transfer a fair share and no more. If the file changes under way, the transfer fails: the
 //! client was promised a version, and gets a broken connection rather than a mixture.
 
 use std::cell::Cell;
@@ -13,10 +13,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use amped_runtime::Sleep;
-use amped_runtime::disk::{Class, Helpers, Job, Place, is_warm, stamp, warm};
+use amped_runtime::disk::{Class, Helpers, Job, Place, is_warm, stamp};
 use amped_runtime::net::Stream;
 
 use super::entry::FileContent;
+use super::window::{Carried, Window};
 use crate::config::choice::DiskMode;
 
 /// A range of a file that is being sent.
@@ -27,7 +28,9 @@ pub struct Transfer {
     left: Range<u64>,
     /// Everything before this is in memory.
     warm_until: u64,
-    warming: Option<Job<io::Result<usize>>>,
+    warming: Option<Job<io::Result<Window>>>,
+    /// The window before `warm_until`, if it is in memory of our own.
+    carried: Option<Carried>,
     /// The helpers had too much to do: until they are asked again.
     pause: Option<Sleep>,
     pace: Pace,
@@ -90,7 +93,8 @@ impl Transfer {
     /// A transfer of `range` of the file's body.
     pub fn new(content: &FileContent, range: Range<u64>) -> Self {
         let (content, warm_until) = (content.clone(), range.start);
-        Self { content, warm_until, left: range, warming: None, pause: None, pace: Pace::default() }
+        let (warming, carried, pause) = (None, None, None);
+        Self { content, warm_until, left: range, warming, carried, pause, pace: Pace::default() }
     }
 
     /// Whether everything has been handed to the kernel.
@@ -120,8 +124,11 @@ impl Transfer {
         let window = self.warm_until.min(self.left.end) - self.left.start;
         let runtime = means.stream.runtime();
         let Some(share) = means.budget.share(runtime.clock().now(), window) else { return Poll::Ready(Ok(0)) };
-        let file = &self.content.file;
-        let send = || means.stream.poll_sendfile(file, self.left.start, share as usize, context);
+        let (file, stream, at) = (&self.content.file, means.stream, self.left.start);
+        let send = || match &mut self.carried {
+            Some(carried) => carried.poll_send(stream, at, share as usize, context),
+            None => stream.poll_sendfile(file, at, share as usize, context),
+        };
         let sent = ready!(runtime.meter().timed("disk: send a window", send))?;
         if sent == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
@@ -146,7 +153,7 @@ impl Transfer {
             self.pause = None;
         }
         let start = self.warm_until.max(self.left.start);
-        let window = (self.left.end - start).min(WINDOW) as usize;
+        let window = self.window_at(start);
         let job = self.warming.get_or_insert_with(|| self.content.warm_by(means.helpers, start, window));
         let outcome = ready!(Pin::new(job).poll(context));
         self.warming = None;
@@ -161,10 +168,11 @@ impl Transfer {
         if self.content.file.place() != Place::Remote {
             self.content.check_version()?;
         }
-        if warmed < window {
+        if warmed.len() < window {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
-        self.warm_until = start + warmed as u64;
+        self.warm_until = start + window as u64;
+        self.carried = warmed.carried(start);
         Poll::Ready(Ok(()))
     }
 
@@ -188,27 +196,37 @@ impl Transfer {
             return false;
         }
         self.warm_until = start + window;
+        self.carried = None;
         true
     }
 
     /// Half-way through the warm window the next one is looked for, and a helper asked if it is not there.
     fn prepare_next(&mut self, means: Means<'_>) {
         let ahead = self.warm_until - self.left.start;
-        if ahead * 2 > WINDOW || self.warm_until >= self.left.end || self.warming.is_some() {
+        if ahead * 2 > self.window_at(self.left.start) as u64
+            || self.warm_until >= self.left.end
+            || self.warming.is_some()
+        {
             return;
         }
         if !self.look_ahead(means) && ahead > 0 {
-            let window = (self.left.end - self.warm_until).min(WINDOW) as usize;
+            let window = self.window_at(self.warm_until);
             self.warming = Some(self.content.warm_by(means.helpers, self.warm_until, window));
         }
+    }
+
+    /// How much a helper brings in at once from `start` on.
+    fn window_at(&self, start: u64) -> usize {
+        let most = if self.content.file.place() == Place::Remote { REMOTE_WINDOW } else { WINDOW };
+        (self.left.end - start).min(most) as usize
     }
 }
 
 impl FileContent {
-    fn warm_by(&self, helpers: &Helpers, start: u64, window: usize) -> Job<io::Result<usize>> {
+    fn warm_by(&self, helpers: &Helpers, start: u64, window: usize) -> Job<io::Result<Window>> {
         let content = self.clone();
         helpers.submit(Class::Serve, move || {
-            let warmed = warm(&content.file, start, window)?;
+            let warmed = Window::bring(&content.file, start, window)?;
             content.check_version()?;
             Ok(warmed)
         })
@@ -228,6 +246,8 @@ impl FileContent {
 /// What is brought into memory at once. Large enough that a helper's round trip is lost in it, small enough that thousands of
 /// transfers do not push each other out.
 const WINDOW: u64 = 1024 * 1024;
+/// The same where it takes memory of our own.
+const REMOTE_WINDOW: u64 = 256 * 1024;
 /// How long a transfer leaves the helpers alone that had no time for it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What one transfer may send in a turn, about 50 us of the loop's time.
