@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use crate::driver::Token;
@@ -27,6 +27,15 @@ impl Listener {
     /// What socket(2), bind(2) or listen(2) says: an address in use, no permission for a port below 1024.
     pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
         socket::listen(address)
+    }
+
+    /// Has a connection accepted when its first bytes are there, so that one wake-up sees both; a peer that is silent at first
+    /// is accepted a second later (TCP_DEFER_ACCEPT, tcp(7)). For protocols in which the client speaks first.
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn defer(socket: &OwnedFd) -> io::Result<()> {
+        socket::defer_accept(socket.as_fd())
     }
 
     /// Whether nobody listens there yet; `bind` alone would share the address with another server of the same user.

@@ -111,19 +111,22 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
 
 /// How much may wait unsent in the kernel before the socket counts as full (TCP_NOTSENT_LOWAT, tcp(7)): little for a reader
 /// that may be slow (measured on one that does not read at all: 256 KB instead of 3.9 MB), the whole send buffer for one that
-/// has shown itself fast, which saves a quarter of the processor time of a large download. rustix has no name for the option.
+/// has shown itself fast, which saves a quarter of the processor time of a large download.
 pub(crate) fn set_queue_ahead(fd: BorrowedFd<'_>, deep: bool) -> io::Result<()> {
-    let bytes: libc::c_int = if deep { libc::c_int::MAX } else { NOT_SENT_LOW_WATER };
-    // SAFETY: pointer and size describe `bytes`.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            TCP_NOTSENT_LOWAT,
-            (&raw const bytes).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
+    set_tcp_option(fd, TCP_NOTSENT_LOWAT, if deep { libc::c_int::MAX } else { NOT_SENT_LOW_WATER })
+}
+
+/// Has a connection reported when its first bytes are there, or after a second without any (TCP_DEFER_ACCEPT, tcp(7)).
+pub(crate) fn defer_accept(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const SECONDS: libc::c_int = 1;
+    set_tcp_option(fd, libc::TCP_DEFER_ACCEPT, SECONDS)
+}
+
+fn set_tcp_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: pointer and size describe `value`.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

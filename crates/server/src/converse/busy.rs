@@ -260,7 +260,9 @@ impl Busy {
         if !self.queue.is_empty() {
             let more = match self.pieces.front_mut() {
                 Some(Piece::File(file)) => file.is_ready(means),
-                _ => false,
+                Some(_) => false,
+                // The close follows at once, see `h1::send_last`.
+                None => self.ending == Ending::Close && self.items.is_empty() && self.input.is_empty(),
             };
             let before = self.queue.len();
             let sent = stream.poll_send(&mut self.queue, more, task);

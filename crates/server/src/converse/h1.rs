@@ -170,7 +170,7 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
             return send_last(context, stream, queue, input, task);
         }
     }
-    match send(context, stream, &mut queue, task) {
+    match send(context, stream, &mut queue, false, task) {
         Poll::Ready(Ok(())) => {
             context.put_queue(queue);
             Next::Idle
@@ -180,16 +180,24 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
     }
 }
 
-/// Sends and counts.
-fn send(context: &Context, stream: &Stream, queue: &mut SendQueue, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+/// Sends and counts; `more` as in `Stream::poll_send`.
+fn send(
+    context: &Context,
+    stream: &Stream,
+    queue: &mut SendQueue,
+    more: bool,
+    task: &mut Task<'_>,
+) -> Poll<io::Result<()>> {
     let before = queue.len();
-    let sent = stream.poll_send(queue, false, task);
+    let sent = stream.poll_send(queue, more, task);
     context.counters.bytes_sent.add((before - queue.len()) as u64);
     sent
 }
 
+/// Sends the last answers. What follows at once is the close, so the kernel may put the FIN into the last segment: a packet
+/// less both ways, a tenth of what a connection for one request costs.
 fn send_last(context: &Context, stream: &Stream, mut queue: SendQueue, unread: &[u8], task: &mut Task<'_>) -> Next {
-    match send(context, stream, &mut queue, task) {
+    match send(context, stream, &mut queue, unread.is_empty(), task) {
         Poll::Ready(Ok(())) => {
             context.put_queue(queue);
             if unread.is_empty() { Next::Close } else { Next::Linger }

@@ -173,6 +173,7 @@ fn bind(plan: &mut Plan) -> Result<(Vec<std::net::SocketAddr>, Vec<Vec<OwnedFd>>
         Listener::is_free(*address).map_err(|error| explain(*address, &error))?;
         for worker in &mut sockets {
             let socket = Listener::bind(*address).map_err(|error| explain(*address, &error))?;
+            Listener::defer(&socket).map_err(|error| explain(*address, &error))?;
             *address = Listener::address_of(&socket).map_err(|error| explain(*address, &error))?;
             worker.push(socket);
         }
