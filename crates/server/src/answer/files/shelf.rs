@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use foldhash::fast::FixedState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -20,6 +20,8 @@ pub struct Shelf {
     cache: Cache<Key<Box<[u8]>>, Arc<Entry>, ByBytes, FixedState>,
     hasher: FixedState,
     budget: u64,
+    /// The budget is nearly used up. Once it is, it stays so: what goes makes room for what comes.
+    is_full: AtomicBool,
     /// Hashes of paths seen once, by their low bits. Races lose a sight, no more.
     seen: Box<[AtomicU32]>,
 }
@@ -49,6 +51,7 @@ impl Shelf {
             cache: Cache::with(entries, budget, ByBytes, hasher.clone(), lifecycle),
             hasher,
             budget,
+            is_full: AtomicBool::new(false),
             seen: (0..SEEN).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -99,7 +102,13 @@ impl Shelf {
     }
 
     fn has_room(&self) -> bool {
-        self.cache.weight() < self.budget / 16 * 15
+        if self.is_full.load(Relaxed) {
+            return false;
+        }
+        // Every part of the cache is asked for its weight.
+        let has_room = self.cache.weight() < self.budget / 16 * 15;
+        self.is_full.store(!has_room, Relaxed);
+        has_room
     }
 
     fn seen_before(&self, key: &Key<&[u8]>) -> bool {
