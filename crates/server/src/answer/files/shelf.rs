@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, Weighter};
 
+use super::STALE_LIMIT_MS;
 use super::entry::Entry;
 use super::load::Loaded;
 
@@ -74,6 +75,8 @@ impl Shelf {
                 self.cache.insert(key.into_owned(), Arc::clone(&entry));
                 entry
             }
+            // The machine's trouble, not the file's: memory goes on answering for it.
+            (Loaded::Passing(_), Some(known)) if known.age(now) < STALE_LIMIT_MS => known,
             (loaded @ Loaded::Passing(_), _) => Self::pass(loaded, now),
         }
     }
@@ -209,5 +212,17 @@ mod tests {
         let shelf = Shelf::new(1 << 20);
         shelf.keep(&key("/a"), Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)), None, 0);
         assert!(shelf.get(&key("/a")).is_none());
+    }
+
+    #[test]
+    fn passing_trouble_does_not_hide_what_is_known() {
+        let shelf = Shelf::new(1 << 20);
+        let trouble = || Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE));
+        let known = shelf.keep(&key("/a"), absent(), None, 5);
+        let entry = shelf.keep(&key("/a"), trouble(), Some(Arc::clone(&known)), 2000);
+        assert!(Arc::ptr_eq(&known, &entry));
+        assert_eq!(entry.age(2005), 2000, "nothing was confirmed");
+        let entry = shelf.keep(&key("/a"), trouble(), Some(Arc::clone(&known)), 5 + STALE_LIMIT_MS);
+        assert!(!Arc::ptr_eq(&known, &entry), "not for ever");
     }
 }
