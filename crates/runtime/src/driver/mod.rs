@@ -6,9 +6,14 @@
 
 pub(crate) mod buffer_ring;
 mod epoll;
+mod epoll_level;
+mod lookout;
 mod poll;
+mod portable;
 mod readiness;
+mod select;
 mod selector;
+mod sigio;
 mod slots;
 mod source;
 mod uring;
@@ -21,8 +26,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use self::epoll::Epoll;
+use self::epoll_level::EpollLevel;
+use self::portable::Portable;
 use self::readiness::Readiness;
+use self::select::Select;
 use self::selector::Selector;
+use self::sigio::Sigio;
 use self::slots::Slots;
 pub use self::slots::Token;
 use self::source::{Flags, Source, Tick, wait};
@@ -37,20 +46,40 @@ pub enum Kind {
     Uring,
     /// Edge-triggered epoll.
     EpollEdge,
+    /// Level-triggered epoll.
+    EpollLevel,
     /// poll(2).
     Poll,
+    /// select(2).
+    Select,
+    /// Realtime signals.
+    Sigio,
+    /// The system's own way, by the `polling` crate.
+    Portable,
 }
 
 impl Kind {
-    /// Every driver this build has.
-    pub const ALL: [Self; 3] = [Self::Uring, Self::EpollEdge, Self::Poll];
+    /// Every driver this build has, the best to fall back to first.
+    pub const ALL: [Self; 7] = [
+        Self::Uring,
+        Self::EpollEdge,
+        Self::EpollLevel,
+        Self::Portable,
+        Self::Poll,
+        Self::Select,
+        Self::Sigio,
+    ];
 
     /// The name that the command line and the logs use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
             Self::EpollEdge => "epoll-edge",
+            Self::EpollLevel => "epoll-level",
             Self::Poll => "poll",
+            Self::Select => "select",
+            Self::Sigio => "sigio",
+            Self::Portable => "portable",
         }
     }
 }
@@ -100,9 +129,17 @@ impl Engine {
     fn new(kind: Kind) -> io::Result<Self> {
         Ok(match kind {
             Kind::Uring => Self::Uring(Box::new(Uring::new()?)),
-            Kind::EpollEdge => Self::Readiness(Readiness::new(Selector::Epoll(Epoll::new()?))),
-            Kind::Poll => Self::Readiness(Readiness::new(Selector::Poll(poll::Poll::default()))),
+            Kind::EpollEdge => Self::over(Selector::Epoll(Epoll::new()?)),
+            Kind::EpollLevel => Self::over(Selector::EpollLevel(EpollLevel::new()?)),
+            Kind::Poll => Self::over(Selector::Poll(poll::Poll::default())),
+            Kind::Select => Self::over(Selector::Select(Select::default())),
+            Kind::Sigio => Self::over(Selector::Sigio(Sigio::new()?)),
+            Kind::Portable => Self::over(Selector::Portable(Portable::new()?)),
         })
+    }
+
+    fn over(selector: Selector) -> Self {
+        Self::Readiness(Readiness::new(selector))
     }
 }
 
@@ -375,6 +412,14 @@ impl Driver {
         match &self.engine {
             Engine::Readiness(readiness) => readiness.late_events,
             Engine::Uring(uring) => uring.late_events,
+        }
+    }
+
+    /// How often reports were lost and everything was looked at instead: the signal queue of `sigio` was full.
+    pub(crate) fn overflows(&self) -> u64 {
+        match &self.engine {
+            Engine::Readiness(readiness) => readiness.selector.overflows(),
+            Engine::Uring(_) => 0,
         }
     }
 
