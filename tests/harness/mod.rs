@@ -1,8 +1,8 @@
 //! What the tests stand on: the real binary, raw sockets, folders to serve.
 //!
-//! Every test of the server is run on every driver: `on_every_driver!(name)` makes `name::epoll_edge`, `name::poll` and
-//! `name::uring` of a function `name(driver)`. Where a driver does not work, the server says so and serves with another,
-//! and the test holds it to that.
+//! Every test of the server is run on every driver: `on_every_driver!(name)` makes `name::epoll_edge`, `name::uring` and
+//! so on, one for each driver, of a function `name(driver)`. Where a driver does not work, the server says so and serves with
+//! another, and the test holds it to that.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its own part of the harness")]
 
 mod client;
@@ -28,6 +28,22 @@ macro_rules! on_every_driver {
             #[test]
             fn poll() {
                 super::$name(Driver::Poll);
+            }
+            #[test]
+            fn epoll_level() {
+                super::$name(Driver::EpollLevel);
+            }
+            #[test]
+            fn portable() {
+                super::$name(Driver::Portable);
+            }
+            #[test]
+            fn select() {
+                super::$name(Driver::Select);
+            }
+            #[test]
+            fn sigio() {
+                super::$name(Driver::Sigio);
             }
             #[test]
             fn uring() {

@@ -25,7 +25,7 @@ pub struct Serve {
     /// Worker threads [default: one for each core this process may use]
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     workers: Option<usize>,
-    /// How the loops wait for the kernel: auto, uring, epoll-edge, poll
+    /// How the loops wait for the kernel: auto, uring, epoll-edge, epoll-level, poll, select, sigio, portable
     #[arg(long, value_name = "NAME", default_value = "auto")]
     driver: DriverChoice,
     /// Where the disk is waited for: amped (memory first, then helpers), inline (on the loop), helpers (always)

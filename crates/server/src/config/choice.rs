@@ -21,8 +21,16 @@ pub enum DriverChoice {
     Uring,
     /// epoll, edge triggered.
     EpollEdge,
+    /// epoll, level triggered.
+    EpollLevel,
     /// poll(2).
     Poll,
+    /// select(2).
+    Select,
+    /// Realtime signals.
+    Sigio,
+    /// The system's own way, by the `polling` crate.
+    Portable,
 }
 
 /// Where work that may wait on the disk is done.
@@ -135,7 +143,8 @@ macro_rules! named {
 }
 
 named!(DriverChoice, "driver",
-    "auto" => Auto, "uring" => Uring, "epoll-edge" => EpollEdge, "poll" => Poll);
+    "auto" => Auto, "uring" => Uring, "epoll-edge" => EpollEdge, "epoll-level" => EpollLevel,
+    "poll" => Poll, "select" => Select, "sigio" => Sigio, "portable" => Portable);
 named!(DiskMode, "disk mode", "amped" => Amped, "inline" => Inline, "helpers" => Helpers);
 named!(Symlinks, "symlink policy", "within" => Within, "never" => Never, "anywhere" => Anywhere);
 named!(LogFormat, "log format", "combined" => Combined, "json" => Json);
@@ -162,7 +171,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown driver `epol-edge`: did you mean `epoll-edge`? \
-             (valid: `auto`, `uring`, `epoll-edge`, `poll`)"
+             (valid: `auto`, `uring`, `epoll-edge`, `epoll-level`, `poll`, `select`, `sigio`, `portable`)"
         );
     }
 }
