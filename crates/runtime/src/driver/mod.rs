@@ -60,15 +60,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every driver this build has, the best to fall back to first.
-    pub const ALL: [Self; 7] = [
-        Self::Uring,
-        Self::EpollEdge,
-        Self::EpollLevel,
-        Self::Portable,
-        Self::Poll,
-        Self::Select,
-        Self::Sigio,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Uring, Self::EpollEdge, Self::EpollLevel, Self::Portable, Self::Poll, Self::Select, Self::Sigio];
 
     /// The name that the command line and the logs use.
     pub fn name(self) -> &'static str {

@@ -6,9 +6,9 @@
 //! report (port_associate(3C)), and the crate makes the others do so; hence a system call for every wait of every connection,
 //! and here some for the crate's timer and notifier at every wait of the loop. What is common to all has no word for the peer's
 //! end, so `lookout` asks for that. A descriptor must be taken out before it is closed, which `deregister` does.
-//! Solaris' /dev/poll (Solaris 7 and 8; poll(7d)), the first of the stateful kind, was followed by event ports in Solaris 10.
-//! The device is still there, for poll's semantics with its state in the kernel: a close leaves it behind there too, and a
-//! write must remove it (POLLREMOVE). New programs are pointed to port_create(3C), so that is what `polling` uses.
+//! Solaris' /dev/poll (Solaris 7, 1999), the first of those that keep their state in the kernel, was followed by event ports in
+//! Solaris 10. The device lives on, and illumos builds its epoll for Linux programs on it; that manual (epoll(5)) tells native
+//! programs to prefer port_create(3C), and that is what `polling` uses.
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -258,7 +258,10 @@ thread_local! {
 impl Blocked {
     fn new() -> io::Result<Self> {
         if TAKEN.get() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "this thread's signals are another loop's already"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "this thread's signals are another loop's already",
+            ));
         }
         let (mut ours, mut before) = (signals(), signals());
         // SAFETY: both sets are valid for the call.
