@@ -8,12 +8,14 @@
 //! driver     selectors and io_uring behind one enum              timer     a wheel of lazy deadlines
 //! net        listener, stream                                    buffer    pooled chunks in, shared pieces out
 //! disk       what never waits, helpers for what does             clock     one read per turn
+//! alarm      a wait that is exact to microseconds
 //! ```
 
 pub mod disk;
 pub mod driver;
 pub mod net;
 
+mod alarm;
 mod buffer;
 mod clock;
 mod executor;
@@ -21,6 +23,7 @@ mod meter;
 mod runtime;
 mod timer;
 
+pub use alarm::Alarm;
 pub use buffer::{Chunk, SendQueue};
 pub use clock::Clock;
 pub use executor::yield_now;
