@@ -242,6 +242,7 @@ impl Pool {
 
     /// A helper's life.
     fn help(&self, class: Class, number: usize) {
+        yield_to_loops();
         loop {
             let work = self.next(class);
             let began = self.began.get(number).unwrap_or(&self.began[0]);
@@ -292,6 +293,14 @@ impl Pool {
             self.longest_delay_us.store(delay, Relaxed);
         }
     }
+}
+
+/// Where a loop and helpers share a core, the loop goes first: its next request may be one that memory can answer. Measured with
+/// one core for all and a drowned disk: the hits' 99th percentile on io_uring fell from 1.4 to 0.8 ms.
+fn yield_to_loops() {
+    // SAFETY: no pointers involved; 0 names the calling thread (setpriority(2), "C library/kernel differences").
+    // A process that is nicer already stays as it is.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// A job's own panic is its `Refused`; this is for the destructors of what it leaves behind. They cost no helper either.
@@ -358,5 +367,7 @@ impl std::fmt::Debug for Queues {
 
 /// A helper's job that takes longer than this is counted as stuck.
 const STUCK_MS: u64 = 1000;
+/// A tenth of a loop's share of a contended core (sched(7)), each: they go on, and ten of them have half of it.
+const NICE: libc::c_int = 10;
 /// Helpers call nothing deep; many of them should cost little.
 const STACK: usize = 256 * 1024;

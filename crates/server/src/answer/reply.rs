@@ -144,8 +144,9 @@ fn conditional(
     now: u64,
 ) -> Reply {
     let Some(representation) = entry.representation() else { return unconditional(entry, query, pages, site) };
-    let etag = representation.etag();
-    let validators = Validators { etag: Some(etag.as_bytes()), last_modified: representation.last_modified() };
+    let mut etag = Vec::new();
+    representation.etag(&mut etag);
+    let validators = Validators { etag: Some(&etag), last_modified: representation.last_modified() };
     match condition::evaluate(method, fields, &validators, now) {
         Outcome::NotModified => return Reply::own(Status::NOT_MODIFIED, representation.validator_head()),
         Outcome::PreconditionFailed => return pages.reply(site, Status::PRECONDITION_FAILED),
@@ -195,8 +196,9 @@ fn many_parts(entry: &Entry, representation: &Representation, ranges: &[Range<u6
     multipart.closing(&mut closing);
     pieces.push_back(Piece::Own(closing));
     let length = multipart.content_length(ranges);
-    let head = Head::Own(representation.head_as(&multipart.content_type(), length));
-    Reply { status: Status::PARTIAL_CONTENT, head, body: Body::Pieces(pieces), length, close: false }
+    let mut head = Vec::new();
+    representation.put_head(&mut head, &multipart.content_type(), length);
+    Reply { status: Status::PARTIAL_CONTENT, head: Head::Own(head), body: Body::Pieces(pieces), length, close: false }
 }
 
 /// The configuration's fields as they are sent.

@@ -49,8 +49,7 @@ pub fn end(out: &mut Vec<u8>) {
 /// would end the body: leave it out.
 pub fn chunk_header(out: &mut Vec<u8>, len: u64) {
     debug_assert!(len != 0, "an empty chunk ends the body");
-    let digits = (u64::BITS - len.leading_zeros()).div_ceil(4).max(1);
-    out.extend((0..digits).rev().map(|place| HEX[(len >> (place * 4)) as usize & 15]));
+    hexadecimal(out, len);
     out.extend_from_slice(CRLF);
 }
 
@@ -77,6 +76,12 @@ pub fn decimal(out: &mut Vec<u8>, value: u64) {
         }
     }
     out.extend_from_slice(&digits[first..]);
+}
+
+/// A number in hexadecimal digits, in lower case.
+pub fn hexadecimal(out: &mut Vec<u8>, value: u64) {
+    let digits = (u64::BITS - value.leading_zeros()).div_ceil(4).max(1);
+    out.extend((0..digits).rev().map(|place| HEX[(value >> (place * 4)) as usize & 15]));
 }
 
 /// How many bytes [`decimal`] writes.

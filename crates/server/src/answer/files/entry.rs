@@ -128,11 +128,19 @@ impl Entry {
 }
 
 impl Representation {
-    /// The entity tag, quotes included: weak while the stamp cannot be trusted to change with the file (RFC 9110 section 8.8.1).
-    pub fn etag(&self) -> String {
+    /// Appends the entity tag, quotes included: weak while the stamp cannot be trusted to change with the file (RFC 9110
+    /// section 8.8.1).
+    pub fn etag(&self, out: &mut Vec<u8>) {
         let Stamp { identity: (_, inode), size, modified: (seconds, nanos), .. } = self.stamp;
-        let weak = if self.is_fresh { "W/" } else { "" };
-        format!("{weak}\"{size:x}-{seconds:x}.{nanos:x}-{inode:x}\"")
+        out.extend_from_slice(if self.is_fresh { b"W/\"" } else { b"\"" });
+        encode::hexadecimal(out, size);
+        out.push(b'-');
+        encode::hexadecimal(out, seconds as u64);
+        out.push(b'.');
+        encode::hexadecimal(out, u64::from(nanos));
+        out.push(b'-');
+        encode::hexadecimal(out, inode);
+        out.push(b'"');
     }
 
     /// Seconds since the Unix epoch; `None` for a file from before it.
@@ -142,18 +150,19 @@ impl Representation {
 
     /// The head of an answer that carries `length` bytes of it.
     pub fn head(&self, length: u64) -> Vec<u8> {
-        self.head_as(self.media_type.as_bytes(), length)
+        let mut head = Vec::with_capacity(224 + self.fields.len());
+        self.put_head(&mut head, self.media_type.as_bytes(), length);
+        head
     }
 
-    /// The same with another media type around it (multipart/byteranges).
-    pub fn head_as(&self, media_type: &[u8], length: u64) -> Vec<u8> {
-        let mut head = Vec::with_capacity(224 + self.fields.len());
-        encode::field(&mut head, b"Content-Type", media_type);
-        encode::field_u64(&mut head, b"Content-Length", length);
-        encode::field(&mut head, b"Accept-Ranges", b"bytes");
-        self.validators(&mut head);
-        encode::end(&mut head);
-        head
+    /// Appends the head of an answer that carries `length` bytes, with this media type or another one around it
+    /// (multipart/byteranges).
+    pub fn put_head(&self, head: &mut Vec<u8>, media_type: &[u8], length: u64) {
+        encode::field(head, b"Content-Type", media_type);
+        encode::field_u64(head, b"Content-Length", length);
+        encode::field(head, b"Accept-Ranges", b"bytes");
+        self.validators(head);
+        encode::end(head);
     }
 
     /// The head of a 304, which repeats what a cache may have to update (RFC 9110 section 15.4.5).
@@ -165,7 +174,9 @@ impl Representation {
     }
 
     fn validators(&self, head: &mut Vec<u8>) {
-        encode::field(head, b"ETag", self.etag().as_bytes());
+        head.extend_from_slice(b"ETag: ");
+        self.etag(head);
+        head.extend_from_slice(b"\r\n");
         if let Some(seconds) = self.last_modified() {
             encode::field(head, b"Last-Modified", &date::format(seconds));
         }

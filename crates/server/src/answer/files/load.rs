@@ -70,22 +70,48 @@ pub enum Loaded {
     Passing(Content),
 }
 
-/// What is to be read: everything a helper needs, so that it can do without the worker.
+/// What is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The configuration.
+    pub plan: &'a Plan,
+    /// The folder of the route.
+    pub root: &'a Arc<Root>,
+    /// The route.
+    pub id: RouteId,
+    /// Normalized, beginning with a slash.
+    pub path: &'a [u8],
+    /// The path's first bytes that are the route's.
+    pub strip: usize,
+}
+
+/// A target with everything a helper needs, so that it can do without the worker.
 #[derive(Debug)]
-pub struct Target {
+pub struct Errand {
     plan: Arc<Plan>,
+    root: Arc<Root>,
     id: RouteId,
     path: Box<[u8]>,
     strip: usize,
-    root: Arc<Root>,
 }
 
-impl Target {
-    /// `path` is normalized and begins with a slash; its first `strip` bytes are the route's.
-    pub fn new(plan: &Arc<Plan>, id: RouteId, strip: usize, path: &[u8], root: Arc<Root>) -> Self {
-        Self { plan: Arc::clone(plan), id, path: path.into(), strip, root }
+impl Errand {
+    /// The errand of reading `target`, whose plan is `plan`.
+    pub fn new(target: &Target<'_>, plan: &Arc<Plan>) -> Self {
+        let &Target { root, id, path, strip, .. } = target;
+        Self { plan: Arc::clone(plan), root: Arc::clone(root), id, path: path.into(), strip }
     }
 
+    /// Reads it, whatever it takes.
+    pub fn run(&self, known: Option<&Entry>) -> Loaded {
+        let Self { plan, root, id, path, strip } = self;
+        let target = Target { plan, root, id: *id, path, strip: *strip };
+        let manner = Manner { reading: Reading::Wait, passing: None };
+        target.load(manner, known).expect("a reading that may wait has a result")
+    }
+}
+
+impl Target<'_> {
     /// Reads it; `None` when that would mean waiting and `reading` forbids it.
     pub fn load(&self, manner: Manner<'_>, known: Option<&Entry>) -> Option<Loaded> {
         for _ in 0..MAX_ATTEMPTS {
@@ -113,13 +139,13 @@ impl Target {
         match stamp(&file)? {
             (FileKind::Directory, _) => Ok(Some(self.folder(known))),
             (FileKind::Special, _) => Ok(Some(refused(Status::FORBIDDEN, known))),
-            (FileKind::File, stamp) => self.file(manner, file, stamp, &self.path, known),
+            (FileKind::File, stamp) => self.file(manner, file, stamp, self.path, known),
         }
     }
 
     /// A folder with its slash: the first of its index files that is there.
     fn index(&self, manner: Manner<'_>, folder: &[u8], known: Option<&Entry>) -> io::Result<Option<Loaded>> {
-        let Action::Files(files) = &self.id.route(&self.plan).action else {
+        let Action::Files(files) = &self.id.route(self.plan).action else {
             unreachable!("only routes that serve files are loaded")
         };
         for name in &files.index {
@@ -163,35 +189,44 @@ impl Target {
         let representation = self.representation(stamp, name);
         if stamp.size > MAX_MEMORY_FILE {
             let place = self.root.place_of(&file, &stamp);
-            let (file, root) = (Arc::new(Held::new(file, place)), Arc::clone(&self.root));
+            let (file, root) = (Arc::new(Held::new(file, place)), Arc::clone(self.root));
             let content = FileContent { file, root, representation };
             return Ok(Some(Loaded::New(Content::File(content))));
         }
-        let head = representation.head(stamp.size);
-        let bytes = self.read_whole(manner, &file, &head, stamp.size as usize)?;
+        let whole = SCRATCH.with_borrow_mut(|scratch| self.read_whole(manner, &file, &representation, scratch))?;
         let unchanged = amped_runtime::disk::stamp(&file)?.1 == stamp;
-        let (head, end) = (head.len(), head.len() + stamp.size as usize);
-        Ok(bytes
-            .filter(|_| unchanged)
-            .map(|bytes| Loaded::New(Content::Memory(MemoryContent { bytes, head, end, representation }))))
+        Ok(whole.filter(|_| unchanged).map(|(bytes, head)| {
+            let end = head + stamp.size as usize;
+            Loaded::New(Content::Memory(MemoryContent { bytes, head, end, representation }))
+        }))
     }
 
-    /// Head and body in one piece of memory; `None` when the file ended early.
-    fn read_whole(&self, manner: Manner<'_>, file: &File, head: &[u8], size: usize) -> io::Result<Option<Arc<[u8]>>> {
-        let length = head.len() + size;
+    /// Head and body in one piece of memory, and where the body begins; `None` when the file ended early.
+    fn read_whole(
+        &self,
+        manner: Manner<'_>,
+        file: &File,
+        representation: &Representation,
+        Scratch { head, whole }: &mut Scratch,
+    ) -> io::Result<Option<(Arc<[u8]>, usize)>> {
+        let size = representation.stamp.size;
+        head.clear();
+        representation.put_head(head, representation.media_type.as_bytes(), size);
+        let length = head.len() + size as usize;
         let read = |memory: &mut [u8]| {
             memory[..head.len()].copy_from_slice(head);
             self.read_body(manner.reading, file, &mut memory[head.len()..length])
         };
-        match manner.passing {
-            Some(passing) => passing.fill(length, read),
-            None => SCRATCH.with_borrow_mut(|scratch| {
-                if scratch.len() < length {
-                    scratch.resize(length.next_power_of_two(), 0);
+        let bytes = match manner.passing {
+            Some(passing) => passing.fill(length, read)?,
+            None => {
+                if whole.len() < length {
+                    whole.resize(length.next_power_of_two(), 0);
                 }
-                Ok(read(scratch)?.then(|| Arc::from(&scratch[..length])))
-            }),
-        }
+                read(whole)?.then(|| Arc::from(&whole[..length]))
+            }
+        };
+        Ok(bytes.map(|bytes| (bytes, head.len())))
     }
 
     /// Fills `memory` from the file; false when the file ended early.
@@ -218,13 +253,13 @@ impl Target {
 
     /// The configuration's fields for this path, as they are sent.
     fn fields(&self) -> Arc<[u8]> {
-        let lines = field_lines(&self.id.site(&self.plan).fields_for(self.id.route(&self.plan), &self.path));
+        let lines = field_lines(&self.id.site(self.plan).fields_for(self.id.route(self.plan), self.path));
         if lines.is_empty() { Arc::default() } else { lines.into() }
     }
 
     fn folder(&self, known: Option<&Entry>) -> Loaded {
         let mut location = Vec::with_capacity(self.path.len() + 1);
-        path::encode(&mut location, &self.path);
+        path::encode(&mut location, self.path);
         location.push(b'/');
         let location = String::from_utf8_lossy(&location);
         match known.map(Entry::content) {
@@ -280,9 +315,15 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(TABLE_FULL | TOO_MANY_OPEN | NO_MEMORY))
 }
 
+/// Where heads are written and files are read first: it stays in the processor's cache, and a file that changes meanwhile has
+/// cost no allocation.
+struct Scratch {
+    head: Vec<u8>,
+    whole: Vec<u8>,
+}
+
 thread_local! {
-    /// Files are read here first: it stays in the processor's cache, and a file that changes meanwhile has cost no allocation.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { head: Vec::new(), whole: Vec::new() }) };
 }
 
 /// Files up to this size are kept in memory whole; larger ones are sent from the page cache.

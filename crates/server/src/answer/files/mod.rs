@@ -24,7 +24,7 @@ use amped_runtime::disk::{self, Class, Helpers, Root};
 pub use self::entry::{Content, Entry, FileContent, Representation};
 use self::fetch::Fetches;
 pub use self::fetch::Later;
-use self::load::{Manner, Passing, Reading, Target};
+use self::load::{Errand, Manner, Passing, Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
 pub use self::transfer::{Budget, Means, Transfer};
@@ -143,7 +143,7 @@ impl Files {
         if let Some(later) = self.fetches.join(&key) {
             return self.or_memory(later, known);
         }
-        let target = Target::new(&self.plan, id, strip, path, Arc::clone(self.roots.get(id)));
+        let target = Target { plan: &self.plan, root: self.roots.get(id), id, path, strip };
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { Reading::NoWait };
             let worth_keeping = known.is_some() || self.shelf.wants(&key);
@@ -155,16 +155,14 @@ impl Files {
                 None => self.counters.not_in_memory.add(1),
             }
         }
-        self.or_memory(self.ask_helper(&key, target, known.clone()), known)
+        self.or_memory(self.ask_helper(&key, &target, known.clone()), known)
     }
 
-    fn ask_helper(&self, key: &Key<&[u8]>, target: Target, known: Option<Arc<Entry>>) -> Later {
+    fn ask_helper(&self, key: &Key<&[u8]>, target: &Target<'_>, known: Option<Arc<Entry>>) -> Later {
         let class = if known.is_some() { Class::Urgent } else { Class::Serve };
         let before = known.clone();
-        let job = self.helpers.submit(class, move || {
-            let manner = Manner { reading: Reading::Wait, passing: None };
-            target.load(manner, known.as_deref()).expect("a reading that may wait has a result")
-        });
+        let errand = Errand::new(target, &self.plan);
+        let job = self.helpers.submit(class, move || errand.run(known.as_deref()));
         let shelf = Arc::clone(&self.shelf);
         let runtime = Rc::clone(&self.runtime);
         let owned = key.into_owned();

@@ -5,12 +5,13 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use foldhash::fast::FixedState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, Weighter};
 
+use super::STALE_LIMIT_MS;
 use super::entry::Entry;
 use super::load::Loaded;
 
@@ -20,6 +21,8 @@ pub struct Shelf {
     cache: Cache<Key<Box<[u8]>>, Arc<Entry>, ByBytes, FixedState>,
     hasher: FixedState,
     budget: u64,
+    /// The budget is nearly used up. Once it is, it stays so: what goes makes room for what comes.
+    is_full: AtomicBool,
     /// Hashes of paths seen once, by their low bits. Races lose a sight, no more.
     seen: Box<[AtomicU32]>,
 }
@@ -49,6 +52,7 @@ impl Shelf {
             cache: Cache::with(entries, budget, ByBytes, hasher.clone(), lifecycle),
             hasher,
             budget,
+            is_full: AtomicBool::new(false),
             seen: (0..SEEN).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -71,6 +75,8 @@ impl Shelf {
                 self.cache.insert(key.into_owned(), Arc::clone(&entry));
                 entry
             }
+            // The machine's trouble, not the file's: memory goes on answering for it.
+            (Loaded::Passing(_), Some(known)) if known.age(now) < STALE_LIMIT_MS => known,
             (loaded @ Loaded::Passing(_), _) => Self::pass(loaded, now),
         }
     }
@@ -99,7 +105,13 @@ impl Shelf {
     }
 
     fn has_room(&self) -> bool {
-        self.cache.weight() < self.budget / 16 * 15
+        if self.is_full.load(Relaxed) {
+            return false;
+        }
+        // Every part of the cache is asked for its weight.
+        let has_room = self.cache.weight() < self.budget / 16 * 15;
+        self.is_full.store(!has_room, Relaxed);
+        has_room
     }
 
     fn seen_before(&self, key: &Key<&[u8]>) -> bool {
@@ -200,5 +212,17 @@ mod tests {
         let shelf = Shelf::new(1 << 20);
         shelf.keep(&key("/a"), Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)), None, 0);
         assert!(shelf.get(&key("/a")).is_none());
+    }
+
+    #[test]
+    fn passing_trouble_does_not_hide_what_is_known() {
+        let shelf = Shelf::new(1 << 20);
+        let trouble = || Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE));
+        let known = shelf.keep(&key("/a"), absent(), None, 5);
+        let entry = shelf.keep(&key("/a"), trouble(), Some(Arc::clone(&known)), 2000);
+        assert!(Arc::ptr_eq(&known, &entry));
+        assert_eq!(entry.age(2005), 2000, "nothing was confirmed");
+        let entry = shelf.keep(&key("/a"), trouble(), Some(Arc::clone(&known)), 5 + STALE_LIMIT_MS);
+        assert!(!Arc::ptr_eq(&known, &entry), "not for ever");
     }
 }
