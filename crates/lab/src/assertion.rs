@@ -86,6 +86,13 @@ impl Assertion {
     }
 }
 
+impl Assertion {
+    /// The figure as it was seen, if there is one.
+    pub fn seen(&self, summary: &Summary) -> Option<String> {
+        self.figure.of(summary).map(|seen| self.figure.show(seen))
+    }
+}
+
 impl fmt::Display for Assertion {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.typed)
@@ -136,7 +143,7 @@ impl Figure {
             Self::Requests => Some(tally.counts.answers as f64),
             Self::Rate => Some(summary.rate()),
             Self::ErrorShare => {
-                let all = errors + (tally.counts.answers + summary.total.crowd.counts.answers) as f64;
+                let all = summary.requests() as f64;
                 (all > 0.0).then_some(errors / all)
             }
             _ if latency.count() == 0 => None,
@@ -185,8 +192,21 @@ mod tests {
     #[test]
     fn what_holds_holds() {
         for typed in [
-            "p50<51ms", "p99 <= 100 ms", "p99.9<0.2s", "max<=101ms", "mean>40ms", "min<1100us", "rate>=50", "rate<0.1k",
-            "requests==100", "requests=100", "errors<2", "errors<=1", "errors<1%", "p0<2ms", "p100>99ms",
+            "p50<51ms",
+            "p99 <= 100 ms",
+            "p99.9<0.2s",
+            "max<=101ms",
+            "mean>40ms",
+            "min<1100us",
+            "rate>=50",
+            "rate<0.1k",
+            "requests==100",
+            "requests=100",
+            "errors<2",
+            "errors<=1",
+            "errors<1%",
+            "p0<2ms",
+            "p100>99ms",
         ] {
             assert_eq!(check(typed), Ok(()), "{typed}");
         }

@@ -4,6 +4,7 @@
 //! last request can say `Connection: close` there.
 
 use std::cell::Cell;
+use std::fmt;
 
 use crate::random::Random;
 use crate::zipf::Zipf;
@@ -35,12 +36,28 @@ pub struct Picker {
     ranks: u32,
 }
 
+/// Weights of groups that overlap: `90%:2000,10%:all` asks 90% uniformly of the first 2,000, 10% uniformly of all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mix {
+    typed: String,
+    /// Each weight, and of how many of the first it asks; `None` of all.
+    groups: Vec<(u32, Option<u32>)>,
+}
+
 #[derive(Debug)]
 enum Order {
     /// Again and again in order; of several processes each takes every n-th.
-    InTurn { next: Cell<u32>, step: u32 },
+    InTurn {
+        next: Cell<u32>,
+        step: u32,
+    },
     Uniform,
     Zipf(Zipf),
+    /// Groups: the weights so far, and how many of the first; the last weight is the whole.
+    Mix {
+        groups: Vec<(u32, u32)>,
+        whole: u32,
+    },
 }
 
 impl Catalogue {
@@ -102,6 +119,24 @@ impl Picker {
         Self { order: Order::Zipf(Zipf::new(ranks, exponent)), random: Random::new(seed), ranks }
     }
 
+    /// By a mix's weights.
+    ///
+    /// # Errors
+    /// When a group asks for more than there are.
+    pub fn mix(ranks: u32, mix: &Mix, seed: u64) -> Result<Self, String> {
+        let mut whole = 0;
+        let mut groups = Vec::new();
+        for &(weight, first) in &mix.groups {
+            let first = first.unwrap_or(ranks);
+            if first > ranks {
+                return Err(format!("--mix {mix}: the first {first} of {ranks} cannot be asked for"));
+            }
+            whole += weight;
+            groups.push((whole, first));
+        }
+        Ok(Self { order: Order::Mix { groups, whole }, random: Random::new(seed), ranks })
+    }
+
     /// The next request's place in the catalogue.
     pub fn pick(&self) -> u32 {
         match &self.order {
@@ -114,10 +149,42 @@ impl Picker {
             }
             Order::Uniform => self.random.below(self.ranks),
             Order::Zipf(zipf) => zipf.sample(&self.random),
+            Order::Mix { groups, whole } => {
+                let drawn = self.random.below(*whole);
+                let group = groups.iter().find(|(up_to, _)| drawn < *up_to);
+                self.random.below(group.map_or(self.ranks, |(_, first)| *first))
+            }
         }
     }
 }
 
+impl Mix {
+    /// Reads `WEIGHT:FIRST` pairs with commas between; FIRST is a number or `all`.
+    ///
+    /// # Errors
+    /// What is wrong, with an example.
+    pub fn parse(typed: &str) -> Result<Self, String> {
+        let expected = || format!("`{typed}` is no mix: write '90%:2000,10%:all'");
+        let group = |text: &str| {
+            let (weight, first) = text.trim().split_once(':')?;
+            let weight = weight.strip_suffix('%').unwrap_or(weight).parse().ok()?;
+            let first = if first == "all" { None } else { Some(first.parse().ok().filter(|first| *first > 0)?) };
+            (1..=MAX_WEIGHT).contains(&weight).then_some((weight, first))
+        };
+        let groups = typed.split(',').map(group).collect::<Option<Vec<_>>>().ok_or_else(expected)?;
+        if groups.len() > MAX_GROUPS { Err(expected()) } else { Ok(Self { typed: typed.to_owned(), groups }) }
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.typed)
+    }
+}
+
+/// Weights may be parts of a million; with `MAX_GROUPS` of them their sum fits.
+const MAX_WEIGHT: u32 = 1_000_000;
+const MAX_GROUPS: usize = 100;
 const END: &str = "\r\n";
 
 #[cfg(test)]
@@ -145,5 +212,17 @@ mod tests {
         assert_eq!(picks(Picker::in_turn(1, 3, 4)), [0; 7]);
         assert!(picks(Picker::uniform(3, 5)).iter().all(|&pick| pick < 3));
         assert!(picks(Picker::zipf(3, 1.0, 5)).iter().all(|&pick| pick < 3));
+    }
+
+    #[test]
+    fn a_mix_keeps_its_weights() {
+        let mix = Mix::parse("90%:10, 10%:all").unwrap();
+        let picker = Picker::mix(1000, &mix, 7).unwrap();
+        let popular = (0..20_000).filter(|_| picker.pick() < 10).count();
+        assert!((17_700..18_350).contains(&popular), "90.1% of 20,000 are {popular}");
+        assert!(Picker::mix(9, &mix, 7).unwrap_err().contains("first 10 of 9"));
+        for typed in ["", "90", "x:1", "0:all", "1:0", "1:-1", "50%:10,", "2000000:1"] {
+            assert!(Mix::parse(typed).unwrap_err().contains("90%:2000"), "{typed}");
+        }
     }
 }

@@ -11,8 +11,10 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::assertion::Assertion;
+use crate::catalogue::Mix;
 use crate::fleet;
 use crate::live::Live;
+use crate::load::Event;
 use crate::plan::Plan;
 use crate::quantity::{parse_bits, parse_count, parse_duration, parse_positive, parse_rate, parse_size};
 use crate::report::hdr::HdrFile;
@@ -43,31 +45,34 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
     pub warm_up: Duration,
 
-    /// Open loop: requests per second, from all connections together
+    /// Open loop: requests per second, from all connections together: 2000, 50k, 0.5
     #[arg(short, long, value_name = "PER SECOND", value_parser = parse_rate, help_heading = "Shape")]
     pub rate: Option<f64>,
+    /// Requests of an open loop come at random (Poisson arrivals) instead of evenly spaced
+    #[arg(long, requires = "rate", help_heading = "Shape")]
+    pub poisson: bool,
     /// Requests under way on each connection at a time
     #[arg(short, long, value_name = "DEPTH", default_value = "1", value_parser = parse_positive, help_heading = "Shape")]
     pub pipeline: u64,
-    /// Close each connection after so many requests and make a new one
+    /// Churn: close each connection after so many requests and make a new one
     #[arg(long, value_name = "N", value_parser = parse_positive, help_heading = "Shape")]
     pub requests_per_connection: Option<u64>,
-    /// A connection for each request: --requests-per-connection 1
+    /// A connection for each request, no keep-alive: --requests-per-connection 1
     #[arg(long, conflicts_with = "requests_per_connection", help_heading = "Shape")]
-    pub no_keep_alive: bool,
+    pub close: bool,
     /// Connections beside the load that ask only now and then
     #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count, help_heading = "Shape")]
     pub idle: u64,
     /// How often each of those asks
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Shape")]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "Shape")]
     pub idle_every: Duration,
-    /// Read as slowly as a modem, per connection: 28.8k, 56k bits per second
+    /// Modem clients: read so many bits per second, with a small receive buffer: 28.8k, 56k
     #[arg(long, value_name = "BITS/S", value_parser = parse_bits, help_heading = "Shape")]
-    pub read_rate: Option<u64>,
-    /// Send requests as slowly, per connection
-    #[arg(long, value_name = "BITS/S", value_parser = parse_bits, help_heading = "Shape")]
-    pub send_rate: Option<u64>,
-    /// The kernel's receive buffer of each connection (SO_RCVBUF) [default: the kernel's choice; 4KB with --read-rate]
+    pub modem: Option<u64>,
+    /// Slow senders: send requests one byte at a time, so long apart
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Shape")]
+    pub trickle: Option<Duration>,
+    /// The kernel's receive buffer of each connection (SO_RCVBUF) [default: the kernel's choice; 4KiB with --modem]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Shape")]
     pub receive_buffer: Option<usize>,
 
@@ -78,14 +83,17 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", help_heading = "What to ask")]
     pub folder: Option<PathBuf>,
     /// Replay the GETs of a log in the common or combined format, in order; with --folder only those of files in it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["zipf", "uniform"], help_heading = "What to ask")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["zipf", "uniform", "mix"], help_heading = "What to ask")]
     pub log: Option<PathBuf>,
     /// Choose by Zipf's law with this exponent (a folder's files in random order, a list's as they stand)
-    #[arg(long, value_name = "S", value_parser = parse_exponent, conflicts_with = "uniform", help_heading = "What to ask")]
+    #[arg(long, value_name = "S", value_parser = parse_exponent, conflicts_with_all = ["uniform", "mix"], help_heading = "What to ask")]
     pub zipf: Option<f64>,
     /// Choose all with the same probability [default: one after the other]
-    #[arg(long, help_heading = "What to ask")]
+    #[arg(long, conflicts_with = "mix", help_heading = "What to ask")]
     pub uniform: bool,
+    /// Choose by weights: '90%:2000,10%:all' asks 90% uniformly of the first 2,000, 10% uniformly of all
+    #[arg(long, value_name = "WEIGHT:FIRST,…", value_parser = Mix::parse, help_heading = "What to ask")]
+    pub mix: Option<Mix>,
     /// Where random choices begin
     #[arg(long, value_name = "N", default_value = "1", help_heading = "What to ask")]
     pub seed: u64,
@@ -102,7 +110,7 @@ pub struct Arguments {
     /// Give up a request when nothing has come for so long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "How")]
     pub timeout: Duration,
-    /// Any other status is an error
+    /// Any other status is an error [default: 4xx and 5xx are]
     #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..=999), help_heading = "How")]
     pub expect_status: Option<u16>,
     /// Processes to spread the load over [default: as many as the limit on descriptors requires]
@@ -115,9 +123,9 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "auto", help_heading = "How")]
     pub driver: DriverChoice,
 
-    /// The report, on standard output
-    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Results")]
-    pub format: Format,
+    /// The report as one JSON object, on standard output
+    #[arg(long, help_heading = "Results")]
+    pub json: bool,
     /// Write all latencies: *.hlog in the HdrHistogram log format (one line a second), else its percentile table
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub hdr: Option<PathBuf>,
@@ -131,15 +139,6 @@ pub struct Arguments {
     /// Internal: this is worker I of N of a run
     #[arg(long, value_name = "I/N", hide = true, value_parser = parse_share)]
     pub worker: Option<(u16, u16)>,
-}
-
-/// What the report looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// For programs: one object.
-    Json,
 }
 
 /// The methods that can be repeated without harm.
@@ -197,15 +196,14 @@ fn execute(arguments: &Arguments) -> Result<(), End> {
     target::check_reachable(plan.address).map_err(End::Failed)?;
     let mut hdr = arguments.hdr.as_deref().map(HdrFile::create).transpose().map_err(End::Usage)?;
     let mut live = Live::new(arguments.quiet, &plan);
-    let description = plan.describe();
-    let mut summary = Summary::new(arguments.url.clone(), description, plan.processes());
+    let mut summary = Summary::new(arguments, &plan);
     let outcome = fleet::run(plan, |event| {
-        live.show(&event);
-        if let fleet::Event::Interval(interval) = event {
+        live.show(event);
+        if let Event::Interval(interval) = event {
             if let Some(hdr) = &mut hdr {
                 hdr.interval(interval)?;
             }
-            summary.total.extend(interval);
+            summary.add(interval);
         }
         Ok(())
     });
@@ -214,17 +212,14 @@ fn execute(arguments: &Arguments) -> Result<(), End> {
     if let Some(hdr) = hdr {
         hdr.finish(&summary).map_err(End::Failed)?;
     }
-    let failed: Vec<String> =
-        arguments.assertions.iter().filter_map(|assertion| assertion.check(&summary).err()).collect();
-    let report = match arguments.format {
-        Format::Text => report::text(&summary),
-        Format::Json => report::json(&summary, &arguments.assertions),
-    };
+    let report = if arguments.json { report::json(&summary, &arguments.assertions) } else { report::text(&summary) };
     let _ = writeln!(std::io::stdout(), "{report}");
+    let checks = arguments.assertions.iter().map(|assertion| assertion.check(&summary));
+    let failed: Vec<String> = checks.filter_map(Result::err).collect();
     if !failed.is_empty() {
         return Err(End::Failed(format!("does not hold: {}", failed.join("; "))));
     }
-    if summary.total.main.counts.answers + summary.total.crowd.counts.answers == 0 && summary.errors() > 0 {
+    if summary.answers() == 0 && summary.errors() > 0 {
         return Err(End::Failed("no request was answered".into()));
     }
     Ok(())

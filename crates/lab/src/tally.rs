@@ -21,13 +21,13 @@ pub enum Failure {
     Reset,
     /// The connection was closed before the first byte of the answer.
     Closed,
-    /// Nothing came for the whole of `--timeout`, or the run ended before the answer.
+    /// Nothing came for the whole of `--timeout`, or an open loop ended before the answer.
     Timeout,
     /// What came was no HTTP/1 response.
     BadAnswer,
     /// The connection was closed within the answer.
     ShortBody,
-    /// Another status than `--expect-status` says.
+    /// The answer is whole, but its status is not `--expect-status`, or without one 4xx or 5xx.
     Status,
 }
 
@@ -36,7 +36,7 @@ pub enum Failure {
 pub struct Errors([u64; Failure::ALL.len()]);
 
 /// What was counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Complete answers, whatever their status.
     pub answers: u64,
@@ -50,8 +50,10 @@ pub struct Counts {
     pub connections: u64,
     /// Connections that the server closed while nothing was asked.
     pub closed_idle: u64,
-    /// Answers by class: 1xx (never), 2xx … at one less than their first digit; the last is everything from 600 on.
-    pub classes: [u64; 6],
+    /// Requests that a closed loop left without an answer when it ended.
+    pub unfinished: u64,
+    /// Answers by status. A list, as a run sees few, and nearly always the first.
+    pub statuses: Vec<(u16, u64)>,
     /// Failures.
     pub errors: Errors,
 }
@@ -92,15 +94,8 @@ pub struct Interval {
 
 impl Failure {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
-        Self::Connect,
-        Self::Reset,
-        Self::Closed,
-        Self::Timeout,
-        Self::BadAnswer,
-        Self::ShortBody,
-        Self::Status,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Connect, Self::Reset, Self::Closed, Self::Timeout, Self::BadAnswer, Self::ShortBody, Self::Status];
 
     /// Its name in reports.
     pub fn name(self) -> &'static str {
@@ -143,7 +138,14 @@ impl Counts {
     pub fn answer(&mut self, status: u16, body: u64) {
         self.answers += 1;
         self.bodies += body;
-        self.classes[usize::from(status / 100).clamp(1, 6) - 1] += 1;
+        self.status(status, 1);
+    }
+
+    fn status(&mut self, status: u16, count: u64) {
+        match self.statuses.iter_mut().find(|(known, _)| *known == status) {
+            Some((_, sum)) => *sum += count,
+            None => self.statuses.push((status, count)),
+        }
     }
 }
 
@@ -155,7 +157,8 @@ impl AddAssign<&Self> for Counts {
         self.sent += other.sent;
         self.connections += other.connections;
         self.closed_idle += other.closed_idle;
-        self.classes.iter_mut().zip(other.classes).for_each(|(sum, more)| *sum += more);
+        self.unfinished += other.unfinished;
+        other.statuses.iter().for_each(|&(status, count)| self.status(status, count));
         self.errors.0.iter_mut().zip(other.errors.0).for_each(|(sum, more)| *sum += more);
     }
 }
@@ -325,7 +328,7 @@ mod tests {
         let mut sum = Interval { main: tally(&[1, 1, 1]), length: Duration::from_secs(1), ..Interval::default() };
         sum.join(&Interval { main: tally(&[9]), idle_connected: 5, ..Interval::default() });
         sum.extend(&Interval { idle_connected: 4, length: Duration::from_secs(2), ..Interval::default() });
-        assert_eq!((sum.main.counts.answers, sum.main.counts.classes[1], sum.main.counts.bodies), (4, 4, 40));
+        assert_eq!((sum.main.counts.answers, sum.main.counts.statuses[0], sum.main.counts.bodies), (4, (200, 4), 40));
         assert_eq!((sum.main.counts.errors.total(), sum.main.counts.errors.of(Failure::Reset)), (4, 4));
         assert_eq!((sum.idle_connected, sum.length), (4, Duration::from_secs(3)));
         assert_eq!(sum.main.latency.count(), 4);
@@ -335,9 +338,9 @@ mod tests {
     }
 
     #[test]
-    fn odd_statuses_have_a_class() {
+    fn every_status_is_counted_by_itself() {
         let mut counts = Counts::default();
-        [200, 301, 404, 599, 600, 999].into_iter().for_each(|status| counts.answer(status, 0));
-        assert_eq!(counts.classes, [0, 1, 1, 1, 1, 2]);
+        [200, 503, 200, 999].into_iter().for_each(|status| counts.answer(status, 0));
+        assert_eq!(counts.statuses, [(200, 2), (503, 1), (999, 1)]);
     }
 }

@@ -80,7 +80,9 @@ pub fn check_reachable(address: SocketAddr) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => {
             let why = match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "nobody listens there: is the server running, is the port right?",
+                std::io::ErrorKind::ConnectionRefused => {
+                    "nobody listens there: is the server running, is the port right?"
+                }
                 std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
                     "no answer within a second: is the address right, is a firewall in between?"
                 }

@@ -7,13 +7,16 @@
 //! A closed loop ends where it stands, as its connections would go on for ever. An open loop waits for what was due before
 //! the end, up to the timeout; what has no answer then is counted as timed out, and not forgotten.
 
+mod client;
 pub mod control;
-mod exchange;
 mod gate;
+mod line;
 mod schedule;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,13 +24,14 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use amped_runtime::Runtime;
+use amped_runtime::net::{ConnectOptions, Stream};
 use serde::{Deserialize, Serialize};
 
+use self::client::{Client, Role};
 use self::control::{Control, processor_time};
-use self::exchange::{Exchange, Role};
 use self::gate::{Gate, Notice};
-use self::schedule::Schedule;
-use crate::plan::Plan;
+use self::schedule::{Course, Schedule};
+use crate::plan::{Plan, is_loopback, loopback};
 use crate::random::Random;
 use crate::tally::{Failure, Interval, Tally};
 
@@ -113,39 +117,41 @@ async fn watch(load: Rc<Load>, control: Arc<Control>, mut sink: Sink) -> Result<
     }
     load.begin();
     let is_over = || control.is_stopped() || load.is_done();
-    load.until(Instant::now() + load.plan.warm_up, is_over).await;
+    load.until(load.measured_from.get(), is_over).await;
     let mut second = Second::begin(&load);
-    let end = load.plan.duration.map(|duration| second.began + duration);
+    let end = load.plan.duration.map(|duration| load.measured_from.get() + duration);
     while !is_over() && end.is_none_or(|end| Instant::now() < end) {
-        let tick = Instant::now() + TICK;
-        load.until(end.map_or(tick, |end| end.min(tick)), is_over).await;
-        sink(&second.take(&load))?;
-    }
-    if let Some(schedule) = &load.schedule {
-        schedule.cut(Instant::now());
-        let patience = Instant::now() + load.plan.timeout;
-        while !load.is_done() && Instant::now() < patience {
-            load.until(patience.min(Instant::now() + TICK), || load.is_done()).await;
-            sink(&second.take(&load))?;
-        }
-        let unanswered = load.under_way.get() + schedule.left();
-        load.stats.borrow_mut().main.counts.errors.add(Failure::Timeout, unanswered);
-        if unanswered > 0 {
+        // A run of whole seconds has as many intervals, and what is left over goes into the last one.
+        let tick = second.since + TICK;
+        let next = end.filter(|end| *end < tick + TICK / 2).unwrap_or(tick);
+        load.until(next, is_over).await;
+        if !is_over() && Some(next) != end {
             sink(&second.take(&load))?;
         }
     }
+    match &load.schedule {
+        Some(schedule) => {
+            schedule.cut(Instant::now());
+            let patience = Instant::now() + load.plan.timeout;
+            while !load.is_done() && Instant::now() < patience {
+                load.until(patience.min(second.since + TICK), || load.is_done()).await;
+                if !load.is_done() {
+                    sink(&second.take(&load))?;
+                }
+            }
+            let unanswered = load.under_way.get() + schedule.waiting(Instant::now());
+            load.stats.borrow_mut().main.counts.errors.add(Failure::Timeout, unanswered);
+        }
+        None => load.stats.borrow_mut().main.counts.unfinished += load.under_way.get(),
+    }
+    sink(&second.take(&load))?;
     sink(&Event::Over)
 }
 
 impl Load {
     fn new(runtime: &Rc<Runtime>, plan: Plan) -> Self {
-        let schedule = plan.rate.map(|rate| {
-            // By time alone the limit is only what the whole run can hold; `cut` ends it exactly.
-            let by_time = plan.duration.map_or(u64::MAX, |duration| {
-                (rate * (duration + plan.warm_up).as_secs_f64()).ceil() as u64
-            });
-            Rc::new(Schedule::new(rate, plan.limit.unwrap_or(u64::MAX).min(by_time.max(1))))
-        });
+        let schedule =
+            plan.rate.map(|rate| Rc::new(Schedule::new(rate, plan.poisson.then_some(plan.seed ^ 0xA221_7A15))));
         let service = schedule.is_some();
         Self {
             runtime: Rc::clone(runtime),
@@ -168,11 +174,11 @@ impl Load {
     /// Starts everybody's task; says how many they are.
     fn spawn_connections(self: &Rc<Self>) -> usize {
         for _ in 0..self.plan.idle {
-            self.runtime.spawn(Exchange::new(self, Role::Crowd, 0).drive());
+            self.runtime.spawn(Client::new(self, Role::Crowd, 0).live());
         }
         for number in 0..self.plan.connections {
             let role = if self.schedule.is_some() { Role::Open } else { Role::Closed };
-            self.runtime.spawn(Exchange::new(self, role, number as u32).drive());
+            self.runtime.spawn(Client::new(self, role, number as u32).live());
         }
         self.plan.idle + self.plan.connections
     }
@@ -180,9 +186,15 @@ impl Load {
     /// The first request is due.
     fn begin(self: &Rc<Self>) {
         let now = Instant::now();
-        self.measured_from.set(now + self.plan.warm_up);
+        let measured_from = now + self.plan.warm_up;
+        self.measured_from.set(measured_from);
         if let Some(schedule) = &self.schedule {
-            schedule.begin(now + self.plan.phase);
+            schedule.begin(Course {
+                start: now + self.plan.phase,
+                measured_from,
+                end: self.plan.duration.map(|duration| measured_from + duration),
+                limit: self.plan.limit.unwrap_or(u64::MAX),
+            });
             let pacing = Rc::clone(schedule).pace(Rc::clone(&self.runtime));
             self.runtime.spawn(async move { pacing.await.expect("a timer for the schedule") });
         }
@@ -197,7 +209,21 @@ impl Load {
         }
     }
 
-    /// `count` requests have been answered or have failed.
+    /// Whether a closed loop may begin another request; if so, it is begun.
+    fn take_closed(&self, now: Instant) -> bool {
+        let left = self.left.get();
+        if left > 0 && now >= self.measured_from.get() {
+            self.left.set(left - 1);
+        }
+        left > 0
+    }
+
+    /// A request of the load is under way.
+    fn begun(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
+    /// `count` requests of the load have been answered or have failed.
     fn ended(&self, count: u64) {
         let under_way = self.under_way.get() - count;
         self.under_way.set(under_way);
@@ -208,8 +234,45 @@ impl Load {
 
     /// Whether all requests there are have been answered or have failed.
     fn is_done(&self) -> bool {
-        let left = self.schedule.as_ref().map_or(self.left.get(), |schedule| schedule.left());
-        self.under_way.get() == 0 && left == 0 && self.plan.connections > 0
+        let no_more = self.schedule.as_ref().map_or(self.left.get() == 0, |schedule| schedule.is_exhausted());
+        self.under_way.get() == 0 && no_more && self.plan.connections > 0
+    }
+
+    fn count(&self, role: Role, what: impl FnOnce(&mut Tally)) {
+        let stats = &mut *self.stats.borrow_mut();
+        what(if role == Role::Crowd { &mut stats.crowd } else { &mut stats.main });
+    }
+
+    /// A new connection. On loopback, when one address has no port left the next one is used.
+    async fn connect(&self) -> io::Result<Stream> {
+        let plan = &self.plan;
+        loop {
+            let options = ConnectOptions {
+                source: self.source(),
+                receive_buffer: plan.receive_buffer,
+                patience: Some(plan.timeout),
+            };
+            match Stream::connect_with(&self.runtime, plan.address, &options).await {
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && self.has_more_addresses() => {
+                    self.source.set(self.source.get() + 1);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The address to connect from: of those asked for each in turn, else the kernel's choice until its ports are out.
+    fn source(&self) -> Option<IpAddr> {
+        let turn = self.source.get();
+        if self.plan.sources.is_empty() {
+            return (turn > 0).then(|| loopback(turn));
+        }
+        self.source.set(turn.wrapping_add(1));
+        Some(self.plan.sources[turn as usize % self.plan.sources.len()])
+    }
+
+    fn has_more_addresses(&self) -> bool {
+        self.plan.sources.is_empty() && is_loopback(self.plan.address) && self.source.get() < MOST_LOOPBACK
     }
 
     fn wake_watcher(&self) {
@@ -240,12 +303,15 @@ struct Second {
 }
 
 impl Second {
-    /// The measure begins; what was counted before is forgotten.
+    /// The measure begins; what was counted before is forgotten, but for the connections that are there.
     fn begin(load: &Load) -> Self {
         let now = Instant::now();
         let stats = &mut *load.stats.borrow_mut();
-        stats.main.clear();
-        stats.crowd.clear();
+        for tally in [&mut stats.main, &mut stats.crowd] {
+            let connections = tally.counts.connections;
+            tally.clear();
+            tally.counts.connections = connections;
+        }
         Self { began: now, index: 0, since: now, processor: processor_time() }
     }
 
@@ -271,5 +337,7 @@ impl Second {
 
 const TICK: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// 127.0.0.1 and these: some seven million connections.
+const MOST_LOOPBACK: u32 = 250;
 /// Well below the listen queue of any server (128 in old ones).
 const CONNECTS_AT_ONCE: usize = 100;

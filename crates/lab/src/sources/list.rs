@@ -12,9 +12,9 @@ use crate::target::{Url, check_path};
 pub fn read_list(file: &Path, server: &Url) -> Result<Vec<String>, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
-    let paths = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| {
-        path_of(line, server).map_err(|why| format!("{}, line {number}: {why}", file.display()))
-    });
+    let paths = lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| path_of(line, server).map_err(|why| format!("{}, line {number}: {why}", file.display())));
     let paths: Vec<String> = paths.collect::<Result<_, _>>()?;
     if paths.is_empty() { Err(format!("{} has no URL in it: write one a line", file.display())) } else { Ok(paths) }
 }
