@@ -65,7 +65,7 @@ pub struct Plan {
     pub share: (u16, u16),
     /// Where random choices begin; each process has its own.
     pub seed: u64,
-    /// What `describe` says of the targets.
+    /// What `describe` says of the targets, when they are more than the URL.
     targets: String,
 }
 
@@ -157,7 +157,9 @@ impl Plan {
         if self.idle > 0 {
             words.push(format!("beside {} idle ones that ask every {:?}", self.idle, self.idle_every));
         }
-        words.push(self.targets.clone());
+        if !self.targets.is_empty() {
+            words.push(self.targets.clone());
+        }
         words.push(format!("driver {}", self.driver));
         if self.share.1 > 1 {
             words.push(format!("{} processes", self.share.1));
@@ -203,7 +205,7 @@ struct Targets {
 impl Targets {
     fn read(arguments: &Arguments, url: &Url) -> Result<Self, String> {
         let mut paths = vec![url.path.clone()];
-        let mut description = url.path.clone();
+        let mut description = String::new();
         let has_many = arguments.urls.is_some() || arguments.folder.is_some() || arguments.log.is_some();
         if !has_many && (arguments.uniform || arguments.zipf.is_some() || arguments.mix.is_some()) {
             return Err("--zipf, --uniform and --mix choose among many: add --folder DIR or --urls FILE".into());
@@ -378,7 +380,7 @@ mod tests {
         let plan = plan(&[]).unwrap();
         assert_eq!((plan.connections, plan.pipeline, plan.rate, plan.limit), (64, 1, None, None));
         assert_eq!((plan.duration, plan.receive_buffer, plan.share), (Some(DURATION), None, (0, 1)));
-        assert!(plan.describe().starts_with("closed loop, 64 connections, /x, driver "), "{}", plan.describe());
+        assert!(plan.describe().starts_with("closed loop, 64 connections, driver "), "{}", plan.describe());
         assert_eq!(super::Plan::new(&arguments(&["-n", "5"])).unwrap().duration, None);
         assert_eq!(super::Plan::new(&arguments(&["--modem", "56k"])).unwrap().receive_buffer, Some(4096));
         assert_eq!(super::Plan::new(&arguments(&["--close"])).unwrap().per_connection, Some(1));

@@ -174,6 +174,14 @@ impl Client {
         if let Err(failure) = self.try_to_go_on().await {
             self.fail(failure).await;
         }
+        // What was read is still on its way through the line.
+        if let Some(line) = self.connection.as_ref().and_then(|connection| connection.line.as_ref()) {
+            let runtime = &self.load.runtime;
+            let busy = line.busy(runtime.clock().now());
+            if !busy.is_zero() {
+                runtime.sleep(busy).await;
+            }
+        }
     }
 
     async fn try_to_go_on(&mut self) -> Result<(), Failure> {
@@ -251,7 +259,6 @@ impl Client {
 
     /// Waits for the answer; with room left, also for the next request.
     async fn happening(&mut self) -> Happening {
-        self.wait_for_the_line().await;
         let has_room = self.under_way.len() < self.depth && self.asked() < self.per_connection();
         let schedule = self.load.schedule.as_ref().filter(|_| has_room && self.role == Role::Open);
         let Some(connection) = &self.connection else {
@@ -270,21 +277,12 @@ impl Client {
         .await
     }
 
-    async fn wait_for_the_line(&self) {
-        if let Some(line) = self.connection.as_ref().and_then(|connection| connection.line.as_ref()) {
-            let runtime = &self.load.runtime;
-            let busy = line.busy(runtime.clock().now());
-            if !busy.is_zero() {
-                runtime.sleep(busy).await;
-            }
-        }
-    }
-
     /// Reads what came, and counts the answers it completes.
     fn digest(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let now = Instant::now();
+        let mut now = Instant::now();
         if let Some(line) = self.connection.as_mut().and_then(|connection| connection.line.as_mut()) {
-            line.carry(bytes.len(), now);
+            // An answer is there when the line has carried it.
+            now = line.carry(bytes.len(), now);
         }
         self.load.count(self.role, |tally| tally.counts.received += bytes.len() as u64);
         let mut rest = bytes;

@@ -32,11 +32,12 @@ impl Line {
         self.free_from.saturating_duration_since(now)
     }
 
-    /// So many bytes go through it. After a pause they cannot be early: what was not used is lost.
-    pub fn carry(&mut self, bytes: usize, now: Instant) {
+    /// So many bytes go through it; says when the last one is there. What was not used of the line before is lost.
+    pub fn carry(&mut self, bytes: usize, now: Instant) -> Instant {
         // A timer may be late by some milliseconds; that much is made up for.
         let from = self.free_from.max(now.checked_sub(LATENESS).unwrap_or(now));
         self.free_from = from + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        self.free_from.max(now)
     }
 }
 

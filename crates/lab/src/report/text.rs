@@ -9,11 +9,12 @@ use crate::tally::{Latencies, Tally};
 /// The summary in lines, without a last newline.
 pub fn text(summary: &Summary) -> String {
     let (total, main) = (&summary.total, &summary.total.main);
-    let mut out = format!("{}: {}\n\n", summary.shape.url, summary.shape.description);
+    let mut out = format!("{}: {}\n", summary.shape.url, summary.shape.description);
     let line = |out: &mut String, name: &str, value: String| {
         let _ = writeln!(out, "  {name:<12} {value}");
     };
     if summary.shape.connections > 0 {
+        out.push('\n');
         let seconds = total.length.as_secs_f64();
         let (answers, rate) = (show_count(main.counts.answers), show_rate(summary.rate()));
         line(&mut out, "requests", format!("{answers} in {seconds:.2} s, {rate}/s"));
@@ -30,7 +31,7 @@ pub fn text(summary: &Summary) -> String {
     }
     if summary.shape.idle > 0 {
         let crowd = &total.crowd;
-        let _ = writeln!(out);
+        out.push('\n');
         let (connected, all) = (show_count(total.idle_connected), show_count(summary.shape.idle as u64));
         line(&mut out, "idle crowd", format!("{connected} of {all} connected at the end"));
         line(&mut out, "requests", show_count(crowd.counts.answers));
