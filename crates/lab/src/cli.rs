@@ -188,12 +188,16 @@ enum End {
 
 fn work(arguments: &Arguments) -> Result<(), End> {
     let plan = Plan::new(arguments).map_err(End::Usage)?;
+    plan.make_room();
     fleet::work(plan).map_err(End::Failed)
 }
 
 fn execute(arguments: &Arguments) -> Result<(), End> {
     let plan = Plan::new(arguments).map_err(End::Usage)?;
     target::check_reachable(plan.address).map_err(End::Failed)?;
+    if plan.processes() == 1 {
+        plan.make_room();
+    }
     let mut hdr = arguments.hdr.as_deref().map(HdrFile::create).transpose().map_err(End::Usage)?;
     let mut live = Live::new(arguments.quiet, &plan);
     let mut summary = Summary::new(arguments, &plan);

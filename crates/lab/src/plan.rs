@@ -137,6 +137,12 @@ impl Plan {
         self.share.1
     }
 
+    /// Has the kernel's table of descriptors grown before threads would have to wait for it in the middle of a measure.
+    pub fn make_room(&self) {
+        // Without it the run is only less exact.
+        let _ = amped_runtime::make_room_for_descriptors(self.connections + self.idle + SPARE_DESCRIPTORS);
+    }
+
     /// The run in a few words.
     pub fn describe(&self) -> String {
         let loop_ = match self.rate {
