@@ -8,30 +8,27 @@
 //! driver     selectors and io_uring behind one enum              timer     a wheel of lazy deadlines
 //! net        listener, stream                                    buffer    pooled chunks in, shared pieces out
 //! disk       what never waits, helpers for what does             clock     one read per turn
+//! alarm      a wait that is exact to microseconds                meter     how long turns take
+//! descriptors  their table has its final size from the start
 //! ```
 
 pub mod disk;
 pub mod driver;
 pub mod net;
 
+mod alarm;
 mod buffer;
 mod clock;
+mod descriptors;
 mod executor;
 mod meter;
 mod runtime;
 mod timer;
 
+pub use alarm::Alarm;
 pub use buffer::{Chunk, SendQueue};
 pub use clock::Clock;
+pub use descriptors::{descriptor_limit, make_room_for_descriptors};
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};
 pub use runtime::{Runtime, Sleep};
-
-/// Descriptors this process may have open; the soft limit is raised to the hard one first.
-pub fn descriptor_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limits = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
-    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limits.maximum } else { limits.current };
-    current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
-}

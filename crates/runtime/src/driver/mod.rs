@@ -188,8 +188,23 @@ impl Driver {
     pub(crate) fn recv(&mut self, token: Token, pool: &Rc<Pool>, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         let source = usable(&mut self.sources, token)?;
         match &mut self.engine {
-            Engine::Readiness(readiness) => readiness.recv(source, token, pool, context),
+            Engine::Readiness(readiness) => readiness.recv(source, token, pool, usize::MAX, context),
             Engine::Uring(uring) => uring.recv(source, token, pool, context),
+        }
+    }
+
+    /// `recv` of at most `limit` bytes, without anything being taken from the kernel ahead of the next call.
+    pub(crate) fn recv_up_to(
+        &mut self,
+        token: Token,
+        limit: usize,
+        pool: &Rc<Pool>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Chunk>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.recv(source, token, pool, limit, context),
+            Engine::Uring(uring) => uring.recv_up_to(source, token, pool, limit, context),
         }
     }
 
@@ -249,6 +264,13 @@ impl Driver {
     pub(crate) fn expect_not_writable(&mut self, token: Token) {
         if let Some(source) = self.sources.get_mut(token) {
             source.flags.clear(Flags::WRITABLE);
+        }
+    }
+
+    /// A descriptor that is known to have nothing to read yet.
+    pub(crate) fn expect_not_readable(&mut self, token: Token) {
+        if let Some(source) = self.sources.get_mut(token) {
+            source.flags.clear(Flags::READABLE);
         }
     }
 
