@@ -29,7 +29,6 @@ use self::epoll::Epoll;
 use self::epoll_level::EpollLevel;
 use self::portable::Portable;
 use self::readiness::Readiness;
-use self::select::Select;
 use self::selector::Selector;
 use self::sigio::Sigio;
 use self::slots::Slots;
@@ -125,9 +124,9 @@ impl Engine {
             Kind::EpollEdge => Self::over(Selector::Epoll(Epoll::new()?)),
             Kind::EpollLevel => Self::over(Selector::EpollLevel(EpollLevel::new()?)),
             Kind::Poll => Self::over(Selector::Poll(poll::Poll::default())),
-            Kind::Select => Self::over(Selector::Select(Select::default())),
-            Kind::Sigio => Self::over(Selector::Sigio(Sigio::new()?)),
-            Kind::Portable => Self::over(Selector::Portable(Portable::new()?)),
+            Kind::Select => Self::over(Selector::Select(Box::default())),
+            Kind::Sigio => Self::over(Selector::Sigio(Box::new(Sigio::new()?))),
+            Kind::Portable => Self::over(Selector::Portable(Box::new(Portable::new()?))),
         })
     }
 

@@ -30,9 +30,9 @@ pub(crate) enum Selector {
     Epoll(Epoll),
     EpollLevel(EpollLevel),
     Poll(Poll),
-    Portable(Portable),
-    Select(Select),
-    Sigio(Sigio),
+    Portable(Box<Portable>),
+    Select(Box<Select>),
+    Sigio(Box<Sigio>),
 }
 
 /// One report: for whom, and what is ready (`READABLE`, `WRITABLE`, `HANGUP`, `RESET`).
