@@ -133,7 +133,7 @@ impl Writer {
     }
 
     /// Writes what has been handed over and ends; gives a disk that hangs `PATIENCE`.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         let end = Instant::now() + PATIENCE;
         let mut told = false;
         while !self.thread.is_finished() && Instant::now() < end {
