@@ -9,6 +9,7 @@ mod epoll;
 mod poll;
 mod readiness;
 mod selector;
+mod sending;
 mod slots;
 mod source;
 mod uring;
