@@ -13,6 +13,7 @@ mod portable;
 mod readiness;
 mod select;
 mod selector;
+mod sending;
 mod sigio;
 mod slots;
 mod source;
