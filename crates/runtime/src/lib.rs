@@ -8,6 +8,7 @@
 //! driver     selectors and io_uring behind one enum              timer     a wheel of lazy deadlines
 //! net        listener, stream                                    buffer    pooled chunks in, shared pieces out
 //! disk       what never waits, helpers for what does             clock     one read per turn
+//! interrupt  a thread that blocks, woken by another
 //! ```
 
 pub mod disk;
@@ -17,6 +18,7 @@ pub mod net;
 mod buffer;
 mod clock;
 mod executor;
+mod interrupt;
 mod meter;
 mod runtime;
 mod timer;

@@ -1,6 +1,6 @@
 //! The runtime's contract: everything it promises, on every driver, with real sockets and real files.
 //!
-//! A test is one async function; a macro makes `name::epoll_edge`, `name::poll`, `name::uring` of it, so a failure names the
+//! A test is one async function; a macro makes `name::epoll_edge`, `name::poll`, ... of it, so a failure names the
 //! driver. Where io_uring cannot be set up, its variants say so and check that the set-up reports an error. Nothing here
 //! measures time finely: waits are generous, and a test that hangs fails with a message after `support::PATIENCE`.
 //!

@@ -4,6 +4,7 @@
 //! call first and arm only on EAGAIN; the completion driver submits. Both live behind one enum: a predictable branch and no
 //! generics above. Wakers are called while the driver is borrowed, which is sound because a wake only queues its task.
 
+mod blocking;
 pub(crate) mod buffer_ring;
 mod epoll;
 mod poll;
@@ -20,6 +21,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use self::blocking::Blocking;
 use self::epoll::Epoll;
 use self::readiness::Readiness;
 use self::selector::Selector;
@@ -39,11 +41,13 @@ pub enum Kind {
     EpollEdge,
     /// poll(2).
     Poll,
+    /// Blocking calls: for a thread that serves one connection at a time.
+    Blocking,
 }
 
 impl Kind {
     /// Every driver this build has.
-    pub const ALL: [Self; 3] = [Self::Uring, Self::EpollEdge, Self::Poll];
+    pub const ALL: [Self; 4] = [Self::Uring, Self::EpollEdge, Self::Poll, Self::Blocking];
 
     /// The name that the command line and the logs use.
     pub fn name(self) -> &'static str {
@@ -51,6 +55,7 @@ impl Kind {
             Self::Uring => "uring",
             Self::EpollEdge => "epoll-edge",
             Self::Poll => "poll",
+            Self::Blocking => "blocking",
         }
     }
 }
@@ -88,6 +93,7 @@ pub(crate) struct Driver {
 enum Engine {
     Readiness(Readiness),
     Uring(Box<Uring>),
+    Blocking(Blocking),
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +108,7 @@ impl Engine {
             Kind::Uring => Self::Uring(Box::new(Uring::new()?)),
             Kind::EpollEdge => Self::Readiness(Readiness::new(Selector::Epoll(Epoll::new()?))),
             Kind::Poll => Self::Readiness(Readiness::new(Selector::Poll(poll::Poll::default()))),
+            Kind::Blocking => Self::Blocking(Blocking::new()?),
         })
     }
 }
@@ -127,6 +134,10 @@ impl Driver {
     pub(crate) fn attach_listener(&mut self, fd: OwnedFd) -> Token {
         let mut source = Source::new(fd);
         source.flags.set(Flags::LISTENER);
+        if let Engine::Blocking(_) = self.engine {
+            // Another thread may have put it into blocking mode: it must not be tried unasked.
+            source.flags.clear(Flags::READABLE);
+        }
         self.sources.insert(source)
     }
 
@@ -141,6 +152,10 @@ impl Driver {
                 true
             }
             Engine::Uring(uring) => uring.close(source),
+            Engine::Blocking(blocking) => {
+                blocking.forget(source, token);
+                true
+            }
         };
         if now {
             self.sources.remove(token);
@@ -152,6 +167,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.accept(source, token, context),
             Engine::Uring(uring) => uring.accept(source, token, context),
+            Engine::Blocking(blocking) => blocking.accept(source, token, context),
         }
     }
 
@@ -160,6 +176,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.recv(source, token, pool, context),
             Engine::Uring(uring) => uring.recv(source, token, pool, context),
+            Engine::Blocking(blocking) => blocking.recv(source, token, pool, context),
         }
     }
 
@@ -168,6 +185,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.readable(source, token, context),
             Engine::Uring(uring) => uring.readable(source, token, context),
+            Engine::Blocking(blocking) => blocking.readable(source, token, context),
         }
     }
 
@@ -182,13 +200,14 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.send(source, token, queue, more, context),
             Engine::Uring(uring) => uring.send(source, token, queue, more, context),
+            Engine::Blocking(blocking) => blocking.send(source, token, queue, more, context),
         }
     }
 
     pub(crate) fn sent(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let source = usable(&mut self.sources, token)?;
         match &mut self.engine {
-            Engine::Readiness(_) => Poll::Ready(Ok(())),
+            Engine::Readiness(_) | Engine::Blocking(_) => Poll::Ready(Ok(())),
             Engine::Uring(uring) => uring.sent(source, context),
         }
     }
@@ -204,6 +223,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.sendfile(source, token, file, window, context),
             Engine::Uring(uring) => uring.sendfile(source, token, file, window, context),
+            Engine::Blocking(blocking) => blocking.sendfile(source, token, file, window, context),
         }
     }
 
@@ -212,6 +232,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.writable(source, token, context),
             Engine::Uring(uring) => uring.writable(source, token, context),
+            Engine::Blocking(blocking) => blocking.readiness.writable(source, token, context),
         }
     }
 
@@ -233,6 +254,7 @@ impl Driver {
         let _ = match &mut self.engine {
             Engine::Readiness(readiness) => readiness.watch(source, token),
             Engine::Uring(uring) => uring.watch(source, token),
+            Engine::Blocking(blocking) => blocking.watch(source, token),
         };
         Poll::Pending
     }
@@ -316,6 +338,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.wait(&mut self.sources, timeout),
             Engine::Uring(uring) => uring.wait(&mut self.sources, timeout),
+            Engine::Blocking(blocking) => blocking.wait(&mut self.sources, timeout),
         }
     }
 
@@ -375,6 +398,7 @@ impl Driver {
         match &self.engine {
             Engine::Readiness(readiness) => readiness.late_events,
             Engine::Uring(uring) => uring.late_events,
+            Engine::Blocking(blocking) => blocking.readiness.late_events,
         }
     }
 

@@ -21,7 +21,7 @@ use amped_runtime::driver::{self, Kind};
 use amped_runtime::net::{Listener, Stream};
 use amped_runtime::{Chunk, Runtime, SendQueue};
 
-/// Makes `name::epoll_edge`, `name::poll` and `name::uring` of each async function named.
+/// Makes `name::epoll_edge`, `name::poll`, ... of each async function named.
 macro_rules! on_every_driver {
     ($($test:ident),* $(,)?) => { $(
         mod $test {
@@ -40,6 +40,11 @@ macro_rules! on_every_driver {
             #[test]
             fn uring() {
                 crate::support::on(Kind::Uring, super::$test);
+            }
+
+            #[test]
+            fn blocking() {
+                crate::support::on(Kind::Blocking, super::$test);
             }
         }
     )* };
@@ -65,6 +70,11 @@ macro_rules! alone_on_every_driver {
             fn uring() {
                 crate::support::alone(concat!(module_path!(), "::uring"), Kind::Uring, super::$test);
             }
+
+            #[test]
+            fn blocking() {
+                crate::support::alone(concat!(module_path!(), "::blocking"), Kind::Blocking, super::$test);
+            }
         }
     )* };
 }
@@ -73,7 +83,11 @@ macro_rules! alone_on_every_driver {
 fn the_macros_name_every_driver() {
     let mut names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["epoll-edge", "poll", "uring"], "a new driver belongs into both macros of this file");
+    assert_eq!(
+        names,
+        ["blocking", "epoll-edge", "poll", "uring"],
+        "a new driver belongs into both macros of this file"
+    );
 }
 
 /// Runs `body` on a loop of this kind, and sees to it that nothing holds the loop afterwards.
