@@ -33,6 +33,14 @@ macro_rules! on_every_driver {
             fn uring() {
                 super::$name(Driver::Uring);
             }
+            #[test]
+            fn mt() {
+                super::$name(Driver::Mt);
+            }
+            #[test]
+            fn mp() {
+                super::$name(Driver::Mp);
+            }
         }
     )+};
 }

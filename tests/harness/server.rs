@@ -13,12 +13,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Answer, Client, PATIENCE};
 
-/// The drivers that every test is run on.
+/// The drivers that every test is run on; the blocking one in threads and in processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     EpollEdge,
     Poll,
     Uring,
+    Mt,
+    Mp,
 }
 
 /// A running server.
@@ -40,7 +42,22 @@ impl Driver {
             Self::EpollEdge => "epoll-edge",
             Self::Poll => "poll",
             Self::Uring => "uring",
+            Self::Mt | Self::Mp => "blocking",
         }
+    }
+
+    /// Its architecture, if it is not what the number of workers says.
+    pub fn architecture(self) -> Option<&'static str> {
+        match self {
+            Self::Mt => Some("mt"),
+            Self::Mp => Some("mp"),
+            _ => None,
+        }
+    }
+
+    /// The disk modes that go with it.
+    pub fn disk_modes(self) -> &'static [&'static str] {
+        if self.architecture().is_some() { &["inline"] } else { &["amped", "inline", "helpers"] }
     }
 }
 
@@ -54,6 +71,12 @@ impl Server {
     pub fn serve_with(driver: Driver, root: &Path, options: &[&str]) -> Self {
         let mut command = binary();
         command.arg("serve").arg(root).args(["--listen", "127.0.0.1:0", "--driver", driver.name()]).args(options);
+        if let Some(architecture) = driver.architecture() {
+            command.args(["--architecture", architecture]);
+            if !options.contains(&"--workers") {
+                command.args(["--workers", &POOL.to_string()]);
+            }
+        }
         Self::start(driver, command, "serve")
     }
 
@@ -67,7 +90,14 @@ impl Server {
         let mut command = binary();
         adjust(&mut command);
         let name = driver.name();
-        Self::start(driver, command, &format!("listen = \"127.0.0.1:0\"\ndriver = \"{name}\"\n{toml}"))
+        let architecture = driver.architecture().map(|name| format!("architecture = \"{name}\"\n")).unwrap_or_default();
+        let workers = if architecture.is_empty() || toml.contains("workers") {
+            String::new()
+        } else {
+            format!("workers = {POOL}\n")
+        };
+        let shape = format!("listen = \"127.0.0.1:0\"\ndriver = \"{name}\"\n{architecture}{workers}");
+        Self::start(driver, command, &format!("{shape}{toml}"))
     }
 
     /// Starts a command: with `serve` as it is, else with the configuration.
@@ -233,6 +263,9 @@ impl Drop for Server {
         }
     }
 }
+
+/// Threads or processes where each serves one connection: more connections than any one test that runs there has open at once.
+const POOL: usize = 32;
 
 /// The binary, not yet told what to do.
 pub fn binary() -> Command {

@@ -8,12 +8,13 @@
 //! driver     selectors and io_uring behind one enum              timer     a wheel of lazy deadlines
 //! net        listener, stream                                    buffer    pooled chunks in, shared pieces out
 //! disk       what never waits, helpers for what does             clock     one read per turn
-//! interrupt  a thread that blocks, woken by another
+//! interrupt  a thread that blocks, woken by another              process   fork, signals, children
 //! ```
 
 pub mod disk;
 pub mod driver;
 pub mod net;
+pub mod process;
 
 mod buffer;
 mod clock;

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use crate::driver::Token;
 use crate::net::{Stream, socket};
@@ -75,7 +76,12 @@ impl Listener {
     /// # Errors
     /// EMFILE, ENFILE, ENOBUFS, ENOMEM: wait and try again; the connection stays queued. Nothing else is expected.
     pub async fn accept(&self) -> io::Result<OwnedFd> {
-        std::future::poll_fn(|context| self.runtime.driver().accept(self.token, context)).await
+        std::future::poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    /// `accept`, for a task that waits for several things.
+    pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        self.runtime.driver().accept(self.token, context)
     }
 
     /// A stream on this loop for an accepted socket.

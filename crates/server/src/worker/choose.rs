@@ -20,6 +20,7 @@ pub fn choose(choice: DriverChoice) -> Chosen {
         DriverChoice::Uring => Kind::Uring,
         DriverChoice::EpollEdge => Kind::EpollEdge,
         DriverChoice::Poll => Kind::Poll,
+        DriverChoice::Blocking => Kind::Blocking,
     };
     match driver::probe(asked) {
         Ok(()) => Chosen { kind: asked, reason: "as asked".into() },
