@@ -11,20 +11,23 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Driver, Folder, Server, get, on_every_driver, pattern, wait_until};
+use harness::{
+    Client, Driver, Folder, Server, get, on_every_driver, on_every_loop, on_every_thread, pattern, wait_until,
+};
 use rustix::process::Signal;
 
 on_every_driver!(
-    random_bytes_leave_nothing_behind,
-    many_requests_leave_memory_flat,
-    connections_dropped_in_every_state_are_forgotten,
     a_signal_lets_downloads_finish,
     a_second_signal_ends_at_once,
     the_drain_has_a_limit,
     idle_connections_end_in_time,
-    too_many_connections_are_turned_away,
-    a_shortage_of_descriptors_passes,
 );
+on_every_thread!(
+    random_bytes_leave_nothing_behind,
+    many_requests_leave_memory_flat,
+    too_many_connections_are_turned_away,
+);
+on_every_loop!(connections_dropped_in_every_state_are_forgotten, a_shortage_of_descriptors_passes);
 
 /// A small generator of random numbers (xorshift64*): a failure is found again by its seed.
 struct Random(u64);

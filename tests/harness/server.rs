@@ -222,6 +222,19 @@ impl Server {
         self.child.try_wait().expect("own child").is_none()
     }
 
+    /// The processes it has started, by number.
+    pub fn children(&self) -> Vec<i32> {
+        let parent = self.child.id().to_string();
+        let processes = fs::read_dir("/proc").expect("a process list").filter_map(Result::ok);
+        let is_child = |number: &i32| {
+            let stat = fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+            // "1 (name) S 0 …", where a dead one that nobody has waited for is a Z.
+            let mut words = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+            words.next() != Some("Z") && words.next() == Some(&parent)
+        };
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
+    }
+
     /// Its open descriptors.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a running process").count()

@@ -55,6 +55,14 @@ impl Listener {
         Ok(rustix::net::getsockname(socket)?.try_into()?)
     }
 
+    /// Refuses connections from now on, for all who share the socket, in whichever thread or process they wait.
+    ///
+    /// # Errors
+    /// ENOTCONN when it does not listen any more.
+    pub fn refuse(socket: &OwnedFd) -> io::Result<()> {
+        Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Read)?)
+    }
+
     /// Takes a bound, listening socket into this loop's care.
     ///
     /// # Errors

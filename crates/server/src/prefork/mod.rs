@@ -123,7 +123,8 @@ impl Pool {
     /// Has every child finish what it is sending, and says what there was.
     fn end(mut self) -> Result<(), String> {
         // Whoever connects from now on is refused rather than left waiting.
-        drop((self.prepared.take(), self.admin.take()));
+        self.prepared.take().inspect(Prepared::refuse);
+        drop(self.admin.take());
         self.told.forget();
         self.members.iter().for_each(|member| member.child.signal(Signal::TERM));
         while !self.members.is_empty() {

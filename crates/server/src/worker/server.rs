@@ -31,6 +31,8 @@ pub struct Prepared {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
+    /// What all workers listen on, where they share it.
+    sockets: Vec<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
     readings: Arc<[Readings]>,
 }
@@ -91,11 +93,20 @@ impl Prepared {
         self
     }
 
+    /// Refuses connections from now on, also where others listen on the same sockets.
+    pub fn refuse(&self) {
+        refuse(self.sockets.iter().flatten());
+    }
+
     /// Starts the workers. On return connections are accepted.
     ///
     /// # Errors
     /// In words: no thread to be had, a log that cannot be opened.
-    pub fn start(self) -> Result<Server, String> {
+    pub fn start(mut self) -> Result<Server, String> {
+        let sockets = match self.plan.architecture {
+            Architecture::Mt => self.sockets.split_off(self.plan.workers).into_iter().flatten().collect(),
+            _ => Vec::new(),
+        };
         let plan = Arc::new(self.plan);
         let shared = Arc::new(Shared {
             router: self.router,
@@ -110,7 +121,7 @@ impl Prepared {
             plan,
         });
         let (threads, readings) = start_workers(&shared, self.sockets)?;
-        Ok(Server { shared, threads, readings: readings.into() })
+        Ok(Server { shared, sockets, threads, readings: readings.into() })
     }
 }
 
@@ -129,6 +140,8 @@ impl Server {
 
     /// Finishes what is being sent, ends, and says what there was.
     pub fn stop(self) -> String {
+        // Each worker closes its own sockets, but shared ones are open until the last has.
+        refuse(&self.sockets);
         self.shared.seats.iter().for_each(|seat| seat.drain());
         for thread in self.threads {
             // A worker that panicked has said so; the others' work is finished all the same.
@@ -228,10 +241,16 @@ fn bind(plan: &mut Plan) -> Result<Vec<Vec<OwnedFd>>, String> {
     }
     if plan.architecture == Architecture::Mt {
         let shared = |_| sockets[0].iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
-        let clones = (1..plan.workers).map(shared).collect::<Result<Vec<_>, _>>();
+        // One more than there are threads: for `Server::stop`.
+        let clones = (0..plan.workers).map(shared).collect::<Result<Vec<_>, _>>();
         sockets.extend(clones.map_err(|error| format!("cannot share a listening socket: {error}"))?);
     }
     Ok(sockets)
+}
+
+fn refuse<'a>(sockets: impl IntoIterator<Item = &'a OwnedFd>) {
+    // One that does not listen any more refuses already.
+    sockets.into_iter().for_each(|socket| drop(Listener::refuse(socket)));
 }
 
 fn explain(address: std::net::SocketAddr, error: &std::io::Error) -> String {
