@@ -8,6 +8,7 @@
 //! driver     selectors and io_uring behind one enum              timer     a wheel of lazy deadlines
 //! net        listener, stream                                    buffer    pooled chunks in, shared pieces out
 //! disk       what never waits, helpers for what does             clock     one read per turn
+//! descriptors  their table has its final size from the start     meter     how long turns take
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
 //! ```
 
@@ -18,6 +19,7 @@ pub mod process;
 
 mod buffer;
 mod clock;
+mod descriptors;
 mod executor;
 mod interrupt;
 mod meter;
@@ -26,15 +28,7 @@ mod timer;
 
 pub use buffer::{Chunk, SendQueue};
 pub use clock::Clock;
+pub use descriptors::{descriptor_limit, make_room_for_descriptors};
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};
 pub use runtime::{Runtime, Sleep};
-
-/// Descriptors this process may have open; the soft limit is raised to the hard one first.
-pub fn descriptor_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limits = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
-    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limits.maximum } else { limits.current };
-    current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
-}

@@ -2,14 +2,19 @@
 //!
 //! A turn is what one request can be made to wait for others. Two clock reads a turn (50 ns, shared by all requests of the
 //! turn) and plain stores; anyone may read from another thread.
+//!
+//! A long turn has computed, or blocked, or been put aside for others (a thread, the kernel's own, another guest of the same
+//! machine). Only the first two are the server's doing, so the longest turn says how much of it the processor worked for it.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One loop's turns: how many of which length, and the longest. Written by its loop only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
+    origin: Instant,
     /// Bucket i counts turns of less than 2^i microseconds (and at least half that).
     buckets: [AtomicU64; BUCKETS],
     longest_ns: AtomicU64,
@@ -17,6 +22,9 @@ pub struct Meter {
     /// The slowest timed step of the present turn.
     step_ns: AtomicU64,
     step: Mutex<&'static str>,
+    /// What the thread had used when a turn last began, read once a millisecond at most, and when that was.
+    used: [AtomicU64; 3],
+    used_read_us: AtomicU64,
 }
 
 /// The longest turn so far.
@@ -28,6 +36,27 @@ pub struct Worst {
     pub tasks: usize,
     /// Its slowest timed step, "tasks" when none was timed, and how long that took.
     pub step: (&'static str, Duration),
+    /// Processor time of the turn, at most (up to a millisecond before it may be counted in).
+    pub processor: Duration,
+    /// How often the thread gave the processor up in that time: it slept, in a wait or in a call that blocked.
+    pub blocked: u64,
+    /// How often the processor was taken from it.
+    pub preempted: u64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            origin: Instant::now(),
+            buckets: Default::default(),
+            longest_ns: AtomicU64::default(),
+            worst: Mutex::default(),
+            step_ns: AtomicU64::default(),
+            step: Mutex::default(),
+            used: used().map(AtomicU64::new),
+            used_read_us: AtomicU64::default(),
+        }
+    }
 }
 
 impl Meter {
@@ -43,6 +72,14 @@ impl Meter {
         result
     }
 
+    pub(crate) fn turn_began(&self, now: Instant) {
+        let micros = now.duration_since(self.origin).as_micros() as u64;
+        if micros.saturating_sub(self.used_read_us.load(Relaxed)) >= 1000 {
+            self.used_read_us.store(micros, Relaxed);
+            self.used.iter().zip(used()).for_each(|(kept, used)| kept.store(used, Relaxed));
+        }
+    }
+
     pub(crate) fn turn_ended(&self, began: Instant, tasks: usize) {
         let took = began.elapsed();
         let nanos = took.as_nanos() as u64;
@@ -54,11 +91,20 @@ impl Meter {
                 0 => ("tasks", took),
                 nanos => (*self.step.lock().unwrap_or_else(PoisonError::into_inner), Duration::from_nanos(nanos)),
             };
-            *self.worst.lock().unwrap_or_else(PoisonError::into_inner) = Some(Worst { took, tasks, step });
+            let [micros, blocked, preempted] = self.used_since();
+            let processor = Duration::from_micros(micros).min(took);
+            let worst = Worst { took, tasks, step, processor, blocked, preempted };
+            *self.worst.lock().unwrap_or_else(PoisonError::into_inner) = Some(worst);
         }
         if self.step_ns.load(Relaxed) != 0 {
             self.step_ns.store(0, Relaxed);
         }
+    }
+
+    fn used_since(&self) -> [u64; 3] {
+        let mut since = used();
+        since.iter_mut().zip(&self.used).for_each(|(used, before)| *used = used.saturating_sub(before.load(Relaxed)));
+        since
     }
 
     /// The longest turn since the start, or since the last `reset`.
@@ -75,6 +121,19 @@ impl Meter {
     pub fn turns(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
+}
+
+/// What this thread has used: processor time in microseconds, voluntary and involuntary switches (getrusage(2)).
+fn used() -> [u64; 3] {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: `usage` has room for what the call writes.
+    if unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) } < 0 {
+        return [0; 3];
+    }
+    // SAFETY: the call succeeded, so it has written the whole structure.
+    let usage = unsafe { usage.assume_init() };
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    [micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_nvcsw as u64, usage.ru_nivcsw as u64]
 }
 
 fn bucket(nanos: u64) -> usize {
@@ -109,6 +168,8 @@ mod tests {
         let worst = meter.worst().expect("two turns ended");
         assert_eq!((worst.step.0, worst.tasks), ("open", 3));
         assert!(worst.took >= Duration::from_millis(2));
+        assert!(worst.blocked >= 1, "the sleep gave the processor up");
+        assert!(worst.processor < worst.took, "which did not work meanwhile");
         assert_eq!(meter.turns(), 2);
     }
 }

@@ -11,7 +11,7 @@ use super::load::{Load, Outcome};
 use super::peers::Role;
 use super::report::{Report, count, median, millis, ratio};
 use super::server::{Running, Site};
-use super::{Bench, Server, corpus};
+use super::{Bench, SERVER_CORE, Server, corpus, machine};
 
 /// Runs it, or says why this machine cannot.
 ///
@@ -27,7 +27,9 @@ pub fn run(bench: &Bench) -> Result<Option<Report>> {
     let mut notes = vec![GOAL.to_owned()];
     let servers = bench.servers.iter().filter(|server| server.role != Role::Null);
     let mut rows: Vec<Row> = servers.map(|server| Row::new(server)).collect();
+    let mut pauses = Vec::new();
     for round in 0..bench.options.rounds {
+        pauses.extend(machine::longest_pause(SERVER_CORE, PAUSE_SECONDS));
         for row in &mut rows {
             match measure(bench, row.server, &site, round + 1) {
                 Ok(sample) => row.samples.push(sample),
@@ -35,6 +37,12 @@ pub fn run(bench: &Bench) -> Result<Option<Report>> {
             }
         }
         println!("cold: round {} of {}", round + 1, bench.options.rounds);
+    }
+    if let Some(longest) = pauses.into_iter().reduce(f64::max) {
+        let longest = millis(longest);
+        notes.push(format!(
+            "alone on the same core, a program that only reads the clock was put aside for up to {longest}"
+        ));
     }
     Ok(Some(report(&rows, notes)))
 }
@@ -49,7 +57,16 @@ struct Sample {
     alone: Outcome,
     beside: Outcome,
     mixed: Outcome,
-    longest_turn_ms: Option<f64>,
+    longest_turn: Option<Turn>,
+}
+
+/// What amped says of its longest turn: how long it took, how much of that the processor worked for it, and how often it was
+/// taken away. The rest of a turn that has not blocked is time of others on the same core, or of another guest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Turn {
+    took_ms: f64,
+    worked_ms: f64,
+    preempted: u64,
 }
 
 impl Row {
@@ -62,8 +79,8 @@ impl Row {
     }
 
     /// The worst of all rounds.
-    fn longest_turn(&self) -> Option<f64> {
-        self.samples.iter().filter_map(|sample| sample.longest_turn_ms).reduce(f64::max)
+    fn longest_turn(&self) -> Option<Turn> {
+        self.samples.iter().filter_map(|sample| sample.longest_turn).max_by(|a, b| a.took_ms.total_cmp(&b.took_ms))
     }
 }
 
@@ -92,19 +109,16 @@ fn measure(bench: &Bench, server: &'static Server, site: &Site, round: u32) -> R
     let beside = probe(long).run()?;
     let mixed = mixed.wait()?;
     let said = running.stop();
-    Ok(Sample { alone, beside, mixed, longest_turn_ms: longest_turn(&said) })
+    Ok(Sample { alone, beside, mixed, longest_turn: longest_turn(&said) })
 }
 
-/// From amped's closing summary: `longest turn 1.234 ms`.
-fn longest_turn(said: &str) -> Option<f64> {
+/// From amped's closing summary: `longest turn 1.234 ms (0.567 ms on the processor, 3 times preempted; ...`.
+fn longest_turn(said: &str) -> Option<Turn> {
     let (_, after) = said.rsplit_once("longest turn ")?;
-    let (figure, rest) = after.split_once(' ')?;
-    let figure: f64 = figure.parse().ok()?;
-    match rest.split(|letter: char| !letter.is_alphanumeric()).next()? {
-        "s" => Some(figure * 1000.0),
-        "us" => Some(figure / 1000.0),
-        _ => Some(figure),
-    }
+    let (took, after) = after.split_once(" ms (")?;
+    let (worked, after) = after.split_once(" ms on the processor, ")?;
+    let (preempted, _) = after.split_once(" times preempted")?;
+    Some(Turn { took_ms: took.parse().ok()?, worked_ms: worked.parse().ok()?, preempted: preempted.parse().ok()? })
 }
 
 fn report(rows: &[Row], notes: Vec<String>) -> Report {
@@ -127,7 +141,8 @@ fn report(rows: &[Row], notes: Vec<String>) -> Report {
             millis(row.median(|sample| sample.mixed.p50_ms)),
             ratio(mixed(row), best),
             errors.to_string(),
-            row.longest_turn().map_or("–".into(), millis),
+            row.longest_turn().map_or("–".into(), |turn| millis(turn.took_ms)),
+            row.longest_turn().map_or("–".into(), |turn| format!("{}, {}", millis(turn.worked_ms), turn.preempted)),
         ]
     };
     Report {
@@ -149,6 +164,7 @@ fn report(rows: &[Row], notes: Vec<String>) -> Report {
             "mixed ÷ best",
             "errors",
             "longest turn",
+            "on the processor, preempted",
         ],
         rows: rows.iter().filter(|row| !row.samples.is_empty()).map(cells).collect(),
         notes,
@@ -162,6 +178,8 @@ const MEMORY: u64 = 300 << 20;
 const READS: u32 = 1000;
 /// Not among the popular files, so that only the probe keeps it warm.
 const HOT: u32 = 77_777;
+/// Seconds of every round in which the machine itself is watched.
+const PAUSE_SECONDS: u64 = 4;
 /// Seconds that the others have the disk before the probe begins.
 const LEAD: u32 = 4;
 
@@ -171,9 +189,9 @@ mod tests {
 
     #[test]
     fn the_last_longest_turn_counts() {
-        let said = "longest turn 9.0 ms\nclosing\n120 requests, longest turn 1.234 ms (accept)\n";
-        assert_eq!(longest_turn(said), Some(1.234));
-        assert_eq!(longest_turn("longest turn 250 us"), Some(0.25));
+        let said = "longest turn 9.0 ms (8.0 ms on the processor, 0 times preempted; 1 tasks)\nclosing\n120 requests, \
+                    longest turn 1.234 ms (0.5 ms on the processor, 3 times preempted; 2 tasks; accept: 0.1 ms)\n";
+        assert_eq!(longest_turn(said), Some(Turn { took_ms: 1.234, worked_ms: 0.5, preempted: 3 }));
         assert_eq!(longest_turn("nothing"), None);
     }
 }

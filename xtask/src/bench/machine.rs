@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Result;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -38,6 +38,27 @@ pub fn busy() -> Option<String> {
         let percent = used * 100.0;
         format!("the machine was {percent:.0}% busy before the run: other work slowed every row")
     })
+}
+
+/// The longest time for which a program that only reads the clock is put aside on a core, in milliseconds: what no server can
+/// do better than.
+pub fn longest_pause(core: &str, seconds: u64) -> Option<f64> {
+    let core = core.parse().ok()?;
+    let watch = move || {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(core);
+        rustix::thread::sched_setaffinity(None, &set).ok()?;
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+        while last < end {
+            let now = Instant::now();
+            longest = longest.max(now - last);
+            last = now;
+        }
+        Some(longest.as_secs_f64() * 1e3)
+    };
+    // A thread of its own: the affinity ends with it.
+    std::thread::spawn(watch).join().ok()?
 }
 
 /// As many descriptors as allowed, for the bench and for every server it starts.

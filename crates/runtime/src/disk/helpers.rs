@@ -301,6 +301,10 @@ fn yield_to_loops() {
     // SAFETY: no pointers involved; 0 names the calling thread (setpriority(2), "C library/kernel differences").
     // A process that is nicer already stays as it is.
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    // SCHED_BATCH (sched(7)): when such a thread wakes, the one that runs is not put aside for it.
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameters` is valid for the call; 0 names the calling thread.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
 }
 
 /// A job's own panic is its `Refused`; this is for the destructors of what it leaves behind. They cost no helper either.

@@ -43,6 +43,11 @@ impl Prepared {
     /// # Errors
     /// In words: an address in use, a folder that cannot be opened, an error page that is not there.
     pub fn new(mut plan: Plan) -> Result<Self, String> {
+        if plan.architecture != Architecture::Mp {
+            // Without room the kernel makes it later, when a loop has to wait for it: slower, not wrong. A process that serves
+            // one connection needs none.
+            let _ = amped_runtime::make_room_for_descriptors(max_connections(&plan) + RESERVED_DESCRIPTORS);
+        }
         let chosen = choose(plan.driver);
         let sockets = bind(&mut plan)?;
         let (roots, error_pages) = (Arc::new(Roots::open(&plan)?), Arc::new(ErrorPages::load(&plan)?));
@@ -117,7 +122,7 @@ impl Prepared {
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: self.chosen.kind,
-            max_connections: plan.limits.max_connections.unwrap_or_else(default_max_connections),
+            max_connections: max_connections(&plan),
             plan,
         });
         let (threads, readings) = start_workers(&shared, self.sockets)?;
@@ -195,8 +200,11 @@ impl Status {
         let sum = |wanted: &str| sums.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, sum)| *sum);
         let worst = self.readings.iter().filter_map(|reading| reading.meter.worst()).max_by_key(|worst| worst.took);
         let longest = worst.map_or("no turn".to_owned(), |worst| {
-            let (took, step) = (worst.took.as_secs_f64() * 1e3, worst.step.1.as_secs_f64() * 1e3);
-            format!("longest turn {took:.3} ms ({} tasks; {}: {step:.3} ms)", worst.tasks, worst.step.0)
+            let [took, worked, step] = [worst.took, worst.processor, worst.step.1].map(|time| time.as_secs_f64() * 1e3);
+            format!(
+                "longest turn {took:.3} ms ({worked:.3} ms on the processor, {} times preempted; {} tasks; {}: {step:.3} ms)",
+                worst.preempted, worst.tasks, worst.step.0
+            )
         });
         format!("served {} requests, {} bytes; {longest}", sum("requests"), sum("bytes_sent"))
     }
@@ -214,6 +222,9 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
     let worst = meter.worst().map(|worst| {
         serde_json::json!({
             "us": worst.took.as_micros() as u64,
+            "processor_us": worst.processor.as_micros() as u64,
+            "blocked": worst.blocked,
+            "preempted": worst.preempted,
             "tasks": worst.tasks,
             "slowest_step": worst.step.0,
             "slowest_step_us": worst.step.1.as_micros() as u64,
@@ -279,9 +290,10 @@ fn start_workers(shared: &Arc<Shared>, sockets: Vec<Vec<OwnedFd>>) -> Result<Sta
     Ok((threads, readings))
 }
 
-/// What the descriptor limit leaves for connections: some are for files, helpers and the rest of the process.
-fn default_max_connections() -> usize {
-    amped_runtime::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(RESERVED_DESCRIPTORS)
+/// As the plan says, or what the descriptor limit leaves: some are for files, helpers and the rest of the process.
+fn max_connections(plan: &Plan) -> usize {
+    let left = || amped_runtime::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(RESERVED_DESCRIPTORS);
+    plan.limits.max_connections.unwrap_or_else(left)
 }
 
 const RESERVED_DESCRIPTORS: usize = 1280;
