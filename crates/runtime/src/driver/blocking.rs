@@ -7,8 +7,8 @@
 //!
 //! The lessons of the man pages. socket(7): SO_RCVTIMEO ends a blocking call late rather than early and costs a call to
 //! change, so it is set ahead and seldom. fcntl(2): O_NONBLOCK belongs to the open file, so a listener that several threads
-//! share changes mode under their hands: an EAGAIN only means to look again. accept(2): after poll(2) reported a connection
-//! another thread may have taken it, so only then is the listener non-blocking.
+//! share changes mode under their hands: an EAGAIN only means to look again, and all of them should wait for the same ones.
+//! accept(2): after poll(2) reported a connection another thread may have taken it, so then the listener must not block.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,6 +37,8 @@ pub(crate) struct Blocking {
     arrived: Vec<(Token, Arrival)>,
     /// By slot index.
     modes: Vec<Mode>,
+    /// Turns since poll(2) was asked.
+    unasked: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +65,7 @@ impl Blocking {
     pub(crate) fn new() -> io::Result<Self> {
         interrupt::listen()?;
         let readiness = Readiness::new(Selector::Poll(poll::Poll::default()));
-        Ok(Self { readiness, awaited: None, inbox: None, arrived: Vec::new(), modes: Vec::new() })
+        Ok(Self { readiness, awaited: None, inbox: None, arrived: Vec::new(), modes: Vec::new(), unasked: 0 })
     }
 
     /// Takes the next connection. It is asked for only once poll(2) has reported one, or by `wait`, which may block.
@@ -80,6 +82,14 @@ impl Blocking {
         }
         if source.flags.has(Flags::READABLE) {
             self.set_blocking(source, token, false)?;
+            // As `wait` would: should another thread have changed the mode meanwhile, this is a call that can be ended.
+            let made = Call::Accept.make(source);
+            source.flags.clear(Flags::READABLE);
+            match made {
+                Ok(Some(Arrival::Connection(socket))) => return Poll::Ready(Ok(socket)),
+                Err(error) if !is_passing(&error) => return Poll::Ready(Err(error)),
+                _ => {}
+            }
         }
         let accepted = self.readiness.accept(source, token, context);
         self.awaited = accepted.is_pending().then_some((token, Call::Accept));
@@ -152,6 +162,11 @@ impl Blocking {
     }
 
     pub(crate) fn wait(&mut self, slots: &mut Slots<Source>, timeout: Option<Duration>) -> io::Result<usize> {
+        if timeout == Some(Duration::ZERO) && self.unasked < MOST_UNASKED {
+            self.unasked += 1;
+            return Ok(0);
+        }
+        self.unasked = 0;
         let (inbox, limit) = (self.inbox, timeout.unwrap_or(LONGEST).min(LONGEST));
         if limit > Duration::ZERO
             && let Some((token, call)) = self.awaited.clone()
@@ -271,6 +286,8 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// While a task is ready there is no waiting, only looking: seldom, since what would be found is nearly always the very task's.
+const MOST_UNASKED: u32 = 8;
 /// Blocking calls have a time limit even where nothing is due, since a signal ends only those that have one (signal(7)).
 const LONGEST: Duration = Duration::from_secs(3600);
 /// The kernel is late by an eighth, so a longer wait is cut into one of seven eighths and the rest; below, that is little.
