@@ -290,7 +290,10 @@ fn a_signal_lets_downloads_finish(driver: Driver) {
     // A request that had begun is answered, and told that it is the last.
     mid_head.send("st: a\r\n\r\n");
     let answer = mid_head.answer();
-    assert_eq!((answer.text().as_str(), answer.field("connection")), ("a page\n", Some("close")));
+    assert_eq!(answer.text(), "a page\n");
+    // Threads and processes are told one after the other, so the answer may come first; then the connection is an idle one.
+    assert!(answer.field("connection") == Some("close") || driver.architecture().is_some(), "{answer:?}");
+    mid_head.expect_end("after the last answer");
     for client in clients.iter_mut().chain([&mut pipelined]) {
         let mut body = client.unread();
         while body.len() < huge.len() {

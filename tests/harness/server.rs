@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -282,7 +282,27 @@ const POOL: usize = 32;
 
 /// The binary, not yet told what to do.
 pub fn binary() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_amped"))
+    Command::new(option_env!("CARGO_BIN_EXE_amped").map_or_else(binary_beside, PathBuf::from))
+}
+
+/// The server's binary for the tests of another package, of whose binaries cargo knows only that package's own: it lies in the
+/// same folder, and is built when it was not yet.
+fn binary_beside() -> PathBuf {
+    static BUILT: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = BUILT.lock();
+    let test = std::env::current_exe().expect("the path of this test");
+    let profile = test.ancestors().nth(2).expect("a test lies in a profile's `deps`");
+    let path = profile.join("amped");
+    if !path.exists() {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command.args(["build", "--package", "amped"]);
+        if profile.ends_with("release") {
+            command.arg("--release");
+        }
+        let built = command.status().expect("cargo starts");
+        assert!(built.success() && path.exists(), "no server at {}", path.display());
+    }
+    path
 }
 
 /// Whether the tests run with all rights, which some of them give up and some need.

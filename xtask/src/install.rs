@@ -17,6 +17,7 @@ pub const TESTS: &[Need] = &[
     need("curl", "curl"),
     need("h2load", "nghttp2-client"),
     need("wrk", "wrk"),
+    need("nginx", "nginx-light"),
     need("python3", "python3"),
     need("chromium", "chromium"),
     need("mkfs.ext4", "e2fsprogs"),

@@ -1,10 +1,11 @@
-//! `cargo xtask`: the project's chores. `test` is the README's command two, `bench` measures amped beside its peers, `fuzz`
-//! runs the fuzz targets. Each finds what it needs, installs it as root, and otherwise says what to type.
+//! `cargo xtask`: the project's chores. `test` is the README's command two, `bench` measures amped beside its peers, `lab`
+//! repeats the literature's experiments, `fuzz` runs the fuzz targets. Each finds what it needs, installs it as root, and otherwise says what to type.
 //! Costs nothing at run time: no part of the product depends on it.
 
 mod bench;
 mod fuzz;
 mod install;
+mod lab;
 mod test;
 
 use std::io;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let done = match chore.as_str() {
         "test" => test::run(&args),
         "bench" => bench::run(&args),
+        "lab" => lab::run(&args),
         "fuzz" => fuzz::run(&args),
         "" | "help" | "--help" | "-h" => {
             println!("{HELP}");
@@ -49,4 +51,5 @@ fn cargo() -> std::process::Command {
 const HELP: &str = "\
 cargo xtask test [--no-install]              every check that must hold before a change lands
 cargo xtask bench [SCENARIO...] [OPTIONS]    amped beside its peers (--help for the scenarios)
+cargo xtask lab [EXPERIMENT...] [--quick]    the experiments of the literature (--help for a list)
 cargo xtask fuzz [TARGET...] [--seconds N]   the fuzz targets, 60 s each unless told";

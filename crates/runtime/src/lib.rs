@@ -8,7 +8,8 @@
 //! driver     selectors and io_uring behind one enum              timer     a wheel of lazy deadlines
 //! net        listener, stream                                    buffer    pooled chunks in, shared pieces out
 //! disk       what never waits, helpers for what does             clock     one read per turn
-//! descriptors  their table has its final size from the start     meter     how long turns take
+//! alarm      a wait that is exact to microseconds                meter     how long turns take
+//! descriptors  their table has its final size from the start
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
 //! ```
 
@@ -17,6 +18,7 @@ pub mod driver;
 pub mod net;
 pub mod process;
 
+mod alarm;
 mod buffer;
 mod clock;
 mod descriptors;
@@ -26,6 +28,7 @@ mod meter;
 mod runtime;
 mod timer;
 
+pub use alarm::Alarm;
 pub use buffer::{Chunk, SendQueue};
 pub use clock::Clock;
 pub use descriptors::{descriptor_limit, make_room_for_descriptors};

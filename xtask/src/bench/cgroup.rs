@@ -36,6 +36,11 @@ impl Scarce {
         Ok(scarce)
     }
 
+    /// A shell's line that moves the shell into the memory group only.
+    pub fn enter_memory(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs", self.groups[0].display())
+    }
+
     /// A shell's line that moves the shell into the groups.
     pub fn enter(&self) -> String {
         let lines = self.groups.iter().map(|group| format!("echo $$ > {}/cgroup.procs", group.display()));

@@ -30,6 +30,11 @@ impl Family {
         self.sum("smaps_rollup", "Pss:")
     }
 
+    /// Its processes.
+    pub fn processes(&self) -> Vec<u32> {
+        self.stats().iter().map(|stat| stat.pid).collect()
+    }
+
     fn sum(&self, file: &str, field: &str) -> u64 {
         let kilobytes: u64 = self
             .stats()

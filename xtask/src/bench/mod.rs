@@ -3,18 +3,18 @@
 //! minute of the machine hurts all alike; figures are medians. The figure to compare is requests per second of the server's
 //! own processor time. bench/README.md says how to read a table.
 
-mod cgroup;
+pub mod cgroup;
 mod client;
 mod cold;
-mod corpus;
+pub mod corpus;
 mod idle;
 mod load;
-mod machine;
-mod meter;
+pub mod machine;
+pub mod meter;
 mod options;
-mod peers;
-mod report;
-mod server;
+pub mod peers;
+pub mod report;
+pub mod server;
 mod throughput;
 
 use std::io::{Error, Result};
@@ -25,8 +25,8 @@ use options::Options;
 use peers::{Role, Server};
 
 /// The server's core and the load's.
-const SERVER_CORE: &str = "0";
-const LOAD_CORE: &str = "1";
+pub const SERVER_CORE: &str = "0";
+pub const LOAD_CORE: &str = "1";
 
 /// Runs the scenarios asked for, or all.
 ///

@@ -22,7 +22,8 @@ pub struct Report {
 impl Report {
     /// Prints, and writes the file unless the run was a quick one.
     pub fn publish(&self, bench: &Bench) -> Result<()> {
-        let table = self.table();
+        let columns: Vec<String> = self.columns.iter().map(|column| (*column).to_owned()).collect();
+        let table = table(&columns, &self.rows);
         println!("\n{}\n\n{table}", self.about);
         for note in &self.notes {
             println!("- {note}");
@@ -46,30 +47,30 @@ impl Report {
         println!("\nwritten to {name}");
         Ok(())
     }
+}
 
-    fn table(&self) -> String {
-        let columns = self.columns.iter().map(|column| (*column).to_owned()).collect();
-        let lines: Vec<&Vec<String>> = std::iter::once(&columns).chain(&self.rows).collect();
-        let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-        let mut text = String::new();
-        for (number, line) in lines.iter().enumerate() {
-            for (at, cell) in line.iter().enumerate() {
-                let width = widths[at];
-                // Names to the left, figures to the right.
-                let _ = if at == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
+/// A Markdown table whose columns line up.
+pub fn table(columns: &Vec<String>, rows: &[Vec<String>]) -> String {
+    let lines: Vec<&Vec<String>> = std::iter::once(columns).chain(rows).collect();
+    let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (at, cell) in line.iter().enumerate() {
+            let width = widths[at];
+            // Names to the left, figures to the right.
+            let _ = if at == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for (at, width) in widths.iter().enumerate() {
+                let line = "-".repeat(width + 1);
+                let _ = if at == 0 { write!(text, "|{line}-") } else { write!(text, "|{line}:") };
             }
             text.push_str("|\n");
-            if number == 0 {
-                for (at, width) in widths.iter().enumerate() {
-                    let line = "-".repeat(width + 1);
-                    let _ = if at == 0 { write!(text, "|{line}-") } else { write!(text, "|{line}:") };
-                }
-                text.push_str("|\n");
-            }
         }
-        text
     }
+    text
 }
 
 /// The middle of some figures; 0 of none.

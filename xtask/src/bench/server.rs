@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Error, Result};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::{SERVER_CORE, client, corpus};
 
 /// A server that answers. Stopped on drop.
 pub struct Running {
-    pub server: &'static Server,
+    pub name: String,
     pub port: u16,
     child: Child,
     errors: PathBuf,
@@ -34,27 +34,44 @@ pub struct Site {
 
 impl Running {
     /// # Errors
-    /// It ended, or did not answer within ten seconds: the message ends with its own last words.
+    /// As `launch`; or a file of its configuration could not be written.
     pub fn start(bench: &Bench, server: &'static Server, site: &Site, scarce: Option<&Scarce>) -> Result<Self> {
-        let run = corpus::home()?.join("run").join(server.name);
+        Self::launch(server.name, scarce, |run, port| {
+            let place = Place { port, root: site.root.clone(), run: run.into(), cache: site.cache, size: site.size };
+            server.command(&place, &bench.binaries)
+        })
+    }
+
+    /// Starts what `command` makes of a folder of its own and a free port.
+    ///
+    /// # Errors
+    /// It ended, or did not answer within ten seconds: the message ends with its own last words.
+    pub fn launch(
+        name: &str,
+        scarce: Option<&Scarce>,
+        command: impl FnOnce(&Path, u16) -> Result<Command>,
+    ) -> Result<Self> {
+        let run = corpus::home()?.join("run").join(name);
         let _ = fs::remove_dir_all(&run);
         fs::create_dir_all(&run)?;
         let port = free_port()?;
-        let place = Place { port, root: site.root.clone(), run: run.clone(), cache: site.cache, size: site.size };
         let errors = run.join("stderr");
-        let command = server.command(&place, &bench.binaries)?;
-        let child = pinned(&command, scarce)
+        let child = pinned(&command(&run, port)?, scarce)
             .stdin(Stdio::null())
             .stdout(fs::File::create(run.join("stdout"))?)
             .stderr(fs::File::create(&errors)?)
             .spawn()?;
-        let mut running = Self { server, port, child, errors };
+        let mut running = Self { name: name.into(), port, child, errors };
         running.wait_until_it_listens()?;
         Ok(running)
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn family(&self) -> Family {
@@ -69,7 +86,7 @@ impl Running {
         }
         Err(Error::other(format!(
             "{} answered {path} with status {} and {} bytes, not {size}",
-            self.server.name, answer.status, answer.length
+            self.name, answer.status, answer.length
         )))
     }
 
@@ -95,7 +112,7 @@ impl Running {
 
     fn failure(&self, what: &str) -> Error {
         let said = fs::read_to_string(&self.errors).unwrap_or_default();
-        Error::other(format!("{} {what}: {}", self.server.name, said.trim().replace('\n', "; ")))
+        Error::other(format!("{} {what}: {}", self.name, said.trim().replace('\n', "; ")))
     }
 
     fn end(&mut self) {
@@ -109,7 +126,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        println!("{} did not end within 8 s of being asked: killed", self.server.name);
+        println!("{} did not end within 8 s of being asked: killed", self.name);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

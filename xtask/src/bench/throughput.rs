@@ -81,6 +81,7 @@ fn site(scenario: &Scenario) -> Result<(Site, String)> {
 }
 
 struct Contestant {
+    server: &'static super::Server,
     running: Running,
     samples: Vec<Sample>,
 }
@@ -99,7 +100,7 @@ impl Contestant {
     fn start(bench: &Bench, server: &'static super::Server, site: &Site, path: &str) -> Result<Self> {
         let running = Running::start(bench, server, site, None)?;
         running.expect(path, site.size)?;
-        Ok(Self { running, samples: Vec::new() })
+        Ok(Self { server, running, samples: Vec::new() })
     }
 
     fn round(&mut self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<()> {
@@ -174,12 +175,12 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             Compare::Bytes => sample.megabytes_per_cpu_second,
         })
     };
-    let of = |name: &str| contestants.iter().find(|one| one.running.server.name == name).map(cost);
+    let of = |name: &str| contestants.iter().find(|one| one.server.name == name).map(cost);
     // A peer that answers errors is shown, but beating it proves nothing.
-    let sound = |one: &&Contestant| one.running.server.role == Role::Peer && one.errors() == 0;
+    let sound = |one: &&Contestant| one.server.role == Role::Peer && one.errors() == 0;
     let best = contestants.iter().filter(sound).map(cost).reduce(f64::max);
     let row = |one: &Contestant| {
-        let server = one.running.server;
+        let server = one.server;
         let cost = cost(one);
         vec![
             server.name.to_owned(),

@@ -32,7 +32,7 @@ pub(crate) struct Blocking {
     /// The operation that waits, if the last one that had to wait can be made as a blocking call.
     awaited: Option<(Token, Call)>,
     /// The inbox, which needs no descriptor watched: see `interrupt`.
-    inbox: Option<Token>,
+    pub(crate) inbox: Option<Token>,
     /// What calls brought, until their operations ask for it: one nearly always, more only where operations were cancelled.
     arrived: Vec<(Token, Arrival)>,
     /// By slot index.
@@ -108,19 +108,22 @@ impl Blocking {
             Some(Arrival::Failed(error)) => return Poll::Ready(Err(error)),
             _ => {}
         }
-        let received = self.readiness.recv(source, token, pool, context);
+        let received = self.readiness.recv(source, token, pool, usize::MAX, context);
         self.awaited = received.is_pending().then(|| (token, Call::Recv(Rc::clone(pool))));
         received
     }
 
-    pub(crate) fn readable(
+    pub(crate) fn recv_up_to(
         &mut self,
         source: &mut Source,
         token: Token,
+        pool: &Rc<Pool>,
+        limit: usize,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.inbox = Some(token);
-        self.readiness.readable(source, token, context)
+    ) -> Poll<io::Result<Chunk>> {
+        // A reader that paces itself: a call of `wait` would take what it has not asked for.
+        self.awaited = None;
+        self.readiness.recv(source, token, pool, limit, context)
     }
 
     pub(crate) fn send(

@@ -131,6 +131,15 @@ impl Driver {
         self.sources.insert(Source::new(fd))
     }
 
+    /// The descriptor by which other threads end the loop's wait.
+    pub(crate) fn attach_inbox(&mut self, fd: OwnedFd) -> Token {
+        let token = self.attach(fd);
+        if let Engine::Blocking(blocking) = &mut self.engine {
+            blocking.inbox = Some(token);
+        }
+        token
+    }
+
     pub(crate) fn attach_listener(&mut self, fd: OwnedFd) -> Token {
         let mut source = Source::new(fd);
         source.flags.set(Flags::LISTENER);
@@ -174,9 +183,25 @@ impl Driver {
     pub(crate) fn recv(&mut self, token: Token, pool: &Rc<Pool>, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         let source = usable(&mut self.sources, token)?;
         match &mut self.engine {
-            Engine::Readiness(readiness) => readiness.recv(source, token, pool, context),
+            Engine::Readiness(readiness) => readiness.recv(source, token, pool, usize::MAX, context),
             Engine::Uring(uring) => uring.recv(source, token, pool, context),
             Engine::Blocking(blocking) => blocking.recv(source, token, pool, context),
+        }
+    }
+
+    /// `recv` of at most `limit` bytes, without anything being taken from the kernel ahead of the next call.
+    pub(crate) fn recv_up_to(
+        &mut self,
+        token: Token,
+        limit: usize,
+        pool: &Rc<Pool>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Chunk>> {
+        let source = usable(&mut self.sources, token)?;
+        match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.recv(source, token, pool, limit, context),
+            Engine::Uring(uring) => uring.recv_up_to(source, token, pool, limit, context),
+            Engine::Blocking(blocking) => blocking.recv_up_to(source, token, pool, limit, context),
         }
     }
 
@@ -185,7 +210,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.readable(source, token, context),
             Engine::Uring(uring) => uring.readable(source, token, context),
-            Engine::Blocking(blocking) => blocking.readable(source, token, context),
+            Engine::Blocking(blocking) => blocking.readiness.readable(source, token, context),
         }
     }
 
@@ -240,6 +265,13 @@ impl Driver {
     pub(crate) fn expect_not_writable(&mut self, token: Token) {
         if let Some(source) = self.sources.get_mut(token) {
             source.flags.clear(Flags::WRITABLE);
+        }
+    }
+
+    /// A descriptor that is known to have nothing to read yet.
+    pub(crate) fn expect_not_readable(&mut self, token: Token) {
+        if let Some(source) = self.sources.get_mut(token) {
+            source.flags.clear(Flags::READABLE);
         }
     }
 

@@ -43,9 +43,10 @@ impl Readiness {
         source: &mut Source,
         token: Token,
         pool: &Rc<Pool>,
+        limit: usize,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<Chunk>> {
-        self.read_with(source, token, context, |source| recv_now(source, pool))
+        self.read_with(source, token, context, |source| recv_now(source, pool, limit))
     }
 
     /// Waits until the descriptor is readable: for what is read elsewhere (the inbox's eventfd).
@@ -211,13 +212,14 @@ impl Readiness {
     }
 }
 
-/// One receive into a pooled chunk, and whether the socket may hold more. After the peer's FIN the answer is always "more",
+/// One receive of at most `limit` bytes into a pooled chunk, and whether the socket may hold more. After the peer's FIN the answer is always "more",
 /// since no further edge will come to say so.
-pub(crate) fn recv_now(source: &mut Source, pool: &Rc<Pool>) -> io::Result<(Chunk, bool)> {
+pub(crate) fn recv_now(source: &mut Source, pool: &Rc<Pool>, limit: usize) -> io::Result<(Chunk, bool)> {
     let mut memory = pool.get();
-    match socket::recv(source.fd.as_fd(), &mut memory) {
+    let room = limit.clamp(1, memory.len());
+    match socket::recv(source.fd.as_fd(), &mut memory[..room]) {
         Ok(len) => {
-            let more = len == memory.len() || len == 0 || source.flags.has(Flags::HANGUP | Flags::RESET);
+            let more = len == room || len == 0 || source.flags.has(Flags::HANGUP | Flags::RESET);
             Ok((pool.chunk(memory, len), more))
         }
         Err(error) => {

@@ -187,10 +187,35 @@ impl Uring {
             return Poll::Ready(Ok(Chunk::end()));
         }
         if !source.traffic.armed {
-            if let Some(received) = first_recv(source, pool) {
+            if let Some(received) = first_recv(source, pool, usize::MAX) {
                 return Poll::Ready(received);
             }
             self.arm_recv(source, token)?;
+        }
+        wait(&mut source.reader, context.waker());
+        Poll::Pending
+    }
+
+    /// A receive that takes no more than is asked for: the ordinary call, after a wait for readability. A receive through the
+    /// ring would empty the kernel's buffer ahead of a slow reader.
+    pub(crate) fn recv_up_to(
+        &mut self,
+        source: &mut Source,
+        token: Token,
+        pool: &Rc<Pool>,
+        limit: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Chunk>> {
+        if let Some(error) = take_error(source) {
+            return Poll::Ready(Err(error));
+        }
+        if let Some(received) = first_recv(source, pool, limit) {
+            return Poll::Ready(received);
+        }
+        if !source.flags.has(Flags::ARMED_READ) {
+            let poll = opcode::PollAdd::new(fd(source), (libc::POLLIN | libc::POLLRDHUP) as u32).build();
+            self.submit(source, token, Kind::Readable, poll)?;
+            source.flags.set(Flags::ARMED_READ);
         }
         wait(&mut source.reader, context.waker());
         Poll::Pending
@@ -411,6 +436,11 @@ impl Uring {
             Kind::Accept => self.accepted(source, completion.result(), is_final),
             Kind::Receive => self.received(source, completion, is_final),
             Kind::Send => self.send_completed(source, token, completion.result()),
+            Kind::Readable if source.flags.has(Flags::ARMED_READ) => {
+                source.flags.clear(Flags::ARMED_READ);
+                source.flags.set(Flags::READABLE);
+                source.wake_reader();
+            }
             Kind::Readable => {
                 source.traffic.polling = true;
                 source.wake_reader();
@@ -599,11 +629,11 @@ impl Sending {
 }
 
 /// The receive that is tried before anything is armed: `None` when it would wait.
-fn first_recv(source: &mut Source, pool: &Rc<Pool>) -> Option<io::Result<Chunk>> {
+fn first_recv(source: &mut Source, pool: &Rc<Pool>, limit: usize) -> Option<io::Result<Chunk>> {
     if !source.flags.has(Flags::READABLE) {
         return None;
     }
-    match recv_now(source, pool) {
+    match recv_now(source, pool, limit) {
         Ok((chunk, more)) => {
             if chunk.is_empty() {
                 source.flags.set(Flags::HANGUP);

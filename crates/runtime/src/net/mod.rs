@@ -6,4 +6,5 @@ mod listener;
 mod stream;
 
 pub use listener::Listener;
+pub use socket::ConnectOptions;
 pub use stream::Stream;

@@ -4,12 +4,24 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 
 use crate::buffer::SendQueue;
+
+/// How a connection is made, where that is not to be left to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// The address to connect from: each has ports of its own, about 28,000 towards one destination.
+    pub source: Option<IpAddr>,
+    /// Bytes the kernel may keep for a reader that is slow (SO_RCVBUF, socket(7): it doubles the number, and has a least one).
+    pub receive_buffer: Option<usize>,
+    /// How long the peer may take to answer; it stays the stream's deadline until another is set.
+    pub patience: Option<Duration>,
+}
 
 /// Receives what is there. 0 means that the peer has finished.
 pub(crate) fn recv(fd: BorrowedFd<'_>, memory: &mut [u8]) -> io::Result<usize> {
@@ -108,10 +120,21 @@ fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// Starts a connection; it is made when the descriptor becomes writable.
-pub(crate) fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(crate) fn connect(address: SocketAddr, options: &ConnectOptions) -> io::Result<OwnedFd> {
     let fd = stream_socket(address)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     set_queue_ahead(fd.as_fd(), false)?;
+    if let Some(size) = options.receive_buffer {
+        // Before the connect: the window's scale is settled with the SYN.
+        sockopt::set_socket_recv_buffer_size(&fd, size)?;
+    }
+    if let Some(source) = options.source {
+        // The port is then chosen by connect(2), per destination: bind(2) alone would choose it for all of them.
+        if source.is_ipv4() {
+            set_option(fd.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        }
+        rustix::net::bind(&fd, &SocketAddr::new(source, 0))?;
+    }
     match rustix::net::connect(&fd, &address) {
         Err(rustix::io::Errno::INPROGRESS) | Ok(()) => Ok(fd),
         Err(error) => Err(error.into()),
@@ -132,10 +155,13 @@ pub(crate) fn defer_accept(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn set_tcp_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, option, value)
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: pointer and size describe `value`.
-    let result =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), size) };
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::buffer::{Chunk, SendQueue};
 use crate::driver::Token;
-use crate::net::socket;
+use crate::net::{ConnectOptions, socket};
 use crate::runtime::Runtime;
 
 /// A connected socket. Dropping it closes the connection after what is in flight has been cancelled.
@@ -42,8 +42,23 @@ impl Stream {
     /// # Errors
     /// What connect(2) says, at once or later: refused, unreachable, timed out.
     pub async fn connect(runtime: &Rc<Runtime>, address: SocketAddr) -> io::Result<Self> {
-        let stream = Self::new(runtime, socket::connect(address)?);
+        Self::connect_with(runtime, address, &ConnectOptions::default()).await
+    }
+
+    /// Connects to `address` from an address of the caller's choice, or with a small receive buffer.
+    ///
+    /// # Errors
+    /// As `connect`; `TimedOut` when the patience ends; EADDRNOTAVAIL when the source is no address of this machine, or all its ports towards `address` are taken.
+    pub async fn connect_with(
+        runtime: &Rc<Runtime>,
+        address: SocketAddr,
+        options: &ConnectOptions,
+    ) -> io::Result<Self> {
+        let stream = Self::new(runtime, socket::connect(address, options)?);
         stream.driver().expect_not_writable(stream.token);
+        if let Some(patience) = options.patience {
+            stream.deadline_in(patience);
+        }
         poll_fn(|context| stream.driver().writable(stream.token, context)).await?;
         let outcome = |fd: &OwnedFd| Ok(rustix::net::sockopt::socket_error(fd)?);
         let outcome = stream.driver().with_fd(stream.token, outcome)?;
@@ -62,6 +77,20 @@ impl Stream {
     /// `recv`, for a task that waits for several things.
     pub fn poll_recv(&self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         self.driver().recv(self.token, self.runtime.pool(), context)
+    }
+
+    /// What has arrived, at most `limit` bytes of it: what is not asked for stays in the kernel's buffer, so the peer feels
+    /// a slow reader. Not to be mixed with `recv` on one stream, which may have taken more already.
+    ///
+    /// # Errors
+    /// As `recv`.
+    pub async fn recv_up_to(&self, limit: usize) -> io::Result<Chunk> {
+        poll_fn(|context| self.poll_recv_up_to(limit, context)).await
+    }
+
+    /// `recv_up_to`, for a task that waits for several things.
+    pub fn poll_recv_up_to(&self, limit: usize, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
+        self.driver().recv_up_to(self.token, limit, self.runtime.pool(), context)
     }
 
     /// Hands the queue over: on return it is empty, and its bytes are the kernel's or an operation's. One operation is in

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use std::future::poll_fn;
 
+use amped_runtime::net::{ConnectOptions, Stream};
 use amped_runtime::{Runtime, SendQueue};
 
 use crate::support::*;
 
 on_every_driver!(
+    a_slow_reader_takes_what_it_asks_for,
     bytes_arrive_and_then_the_end,
     what_was_there_before_is_received,
     a_small_send_arrives,
@@ -30,6 +32,48 @@ on_every_driver!(
     held_chunks_do_not_starve_others,
     a_unix_socket_is_a_stream_too,
 );
+
+async fn a_slow_reader_takes_what_it_asks_for(runtime: Rc<Runtime>) {
+    // Loopback's segments are as large as the window, so the peer's send buffer is kept small too.
+    let there = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = there.local_addr().expect("an address");
+    let options = ConnectOptions { receive_buffer: Some(4096), ..ConnectOptions::default() };
+    let connecting = Stream::connect_with(&runtime, address, &options);
+    let stream = soon(&runtime, "a connect", connecting).await.expect("a connection");
+    let peer = guarded(there.accept().expect("a connection").0);
+    rustix::net::sockopt::set_socket_send_buffer_size(&peer, 4096).expect("an option");
+
+    still_waits(&runtime, "a reader whose peer is silent", stream.recv_up_to(100)).await;
+    let bytes = pattern(200_000, 9);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let writing = in_thread({
+        let (bytes, sent) = (bytes.clone(), Arc::clone(&sent));
+        move || {
+            for part in bytes.chunks(1000) {
+                write(&peer, part);
+                sent.fetch_add(part.len(), Relaxed);
+            }
+        }
+    });
+    let mut seen = Vec::new();
+    for _ in 0..10 {
+        let chunk = soon(&runtime, "a little", stream.recv_up_to(100)).await.expect("bytes");
+        assert!((1..=100).contains(&chunk.len()), "{} bytes", chunk.len());
+        seen.extend_from_slice(&chunk);
+    }
+    runtime.sleep(A_WHILE).await;
+    let ahead = sent.load(Relaxed);
+    assert!(ahead < 150_000, "{ahead} bytes were taken from the peer for a reader of 1,000");
+    while seen.len() < bytes.len() {
+        let chunk = soon(&runtime, "the rest", stream.recv_up_to(5000)).await.expect("bytes");
+        assert!((1..=5000).contains(&chunk.len()), "{} bytes", chunk.len());
+        seen.extend_from_slice(&chunk);
+    }
+    assert_same(&seen, &bytes, "in small portions");
+    soon(&runtime, "the writer", writing).await;
+    let end = soon(&runtime, "the end", stream.recv_up_to(100)).await.expect("an end");
+    assert!(end.is_empty(), "the peer has finished");
+}
 
 async fn bytes_arrive_and_then_the_end(runtime: Rc<Runtime>) {
     let (stream, peer) = pair(&runtime);

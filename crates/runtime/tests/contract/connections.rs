@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use amped_runtime::Runtime;
 use amped_runtime::driver::{self, Kind};
-use amped_runtime::net::{Listener, Stream};
+use amped_runtime::net::{ConnectOptions, Listener, Stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::*;
@@ -25,6 +25,7 @@ on_every_driver!(
     a_dropped_accept_loses_no_connection,
     a_closed_listener_refuses,
     a_connection_is_made,
+    a_connection_is_made_as_asked,
     a_refused_connection_says_so,
     a_connection_given_up_is_closed,
     a_socket_is_handed_to_another_loop,
@@ -116,6 +117,46 @@ async fn a_connection_is_made(runtime: Rc<Runtime>) {
     let client = soon(&runtime, "a connect", connecting).await;
     soon(&runtime, "a send", send(&client, b"one loop")).await.expect("a peer that reads");
     assert_eq!(soon(&runtime, "bytes", receive(&server, 8)).await, b"one loop");
+}
+
+async fn a_connection_is_made_as_asked(runtime: Rc<Runtime>) {
+    let there = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = there.local_addr().expect("an address");
+    for last in 2..7 {
+        let source = IpAddr::from([127, 0, 0, last]);
+        let options = ConnectOptions { source: Some(source), receive_buffer: Some(4096), patience: None };
+        let connecting = Stream::connect_with(&runtime, address, &options);
+        let stream = soon(&runtime, "a connect", connecting).await.expect("a connection");
+        let (peer, from) = there.accept().expect("a connection");
+        assert_eq!(from.ip(), source, "the address that was asked for");
+        drop((stream, peer));
+    }
+    // An address that is not this machine's: for documentation only (RFC 5737).
+    let options = ConnectOptions { source: Some(IpAddr::from([192, 0, 2, 1])), ..ConnectOptions::default() };
+    let outcome = Stream::connect_with(&runtime, address, &options).await.map(drop);
+    assert_eq!(outcome.expect_err("a stranger's address").kind(), io::ErrorKind::AddrNotAvailable);
+    // A listener whose queue is full does not answer at all.
+    let full = full_listener();
+    let address = Listener::address_of(&full.0).expect("an address");
+    let options = ConnectOptions { patience: Some(Duration::from_millis(30)), ..ConnectOptions::default() };
+    let outcome = soon(&runtime, "an end of patience", Stream::connect_with(&runtime, address, &options)).await;
+    assert_eq!(outcome.map(drop).expect_err("nobody answers").kind(), io::ErrorKind::TimedOut);
+}
+
+/// A listening socket that has more connections waiting than it may, and those.
+fn full_listener() -> (OwnedFd, Vec<OwnedFd>) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket, socket_with};
+    let full = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&full, &"127.0.0.1:0".parse::<SocketAddr>().expect("an address")).expect("a port");
+    listen(&full, 0).expect("a listener");
+    let address = Listener::address_of(&full).expect("an address");
+    let waiting = (0..4).map(|_| {
+        let one = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None).expect("a socket");
+        let _ = connect(&one, &address);
+        one
+    });
+    let waiting = waiting.collect();
+    (full, waiting)
 }
 
 async fn a_refused_connection_says_so(runtime: Rc<Runtime>) {

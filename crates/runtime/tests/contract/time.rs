@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use amped_runtime::{Runtime, SendQueue, yield_now};
+use amped_runtime::{Alarm, Runtime, SendQueue, yield_now};
 
 use crate::support::*;
 
@@ -21,6 +21,7 @@ on_every_driver!(
     sleepers_wake_in_order_and_not_early,
     sleepers_that_are_given_up_cost_nothing,
     a_sleep_for_ever_sleeps,
+    an_alarm_rings_once_and_not_early,
     yielding_takes_turns,
     a_busy_task_does_not_stop_the_others,
 );
@@ -199,6 +200,25 @@ async fn a_sleep_for_ever_sleeps(runtime: Rc<Runtime>) {
     stream.deadline_in(Duration::ZERO);
     let error = soon(&runtime, "a deadline at once", stream.recv()).await.map(drop).expect_err("nothing was sent");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+}
+
+async fn an_alarm_rings_once_and_not_early(runtime: Rc<Runtime>) {
+    let alarm = Alarm::new(&runtime).expect("a timer");
+    soon(&runtime, "no wait", alarm.after(Duration::ZERO)).await.expect("a timer");
+    for micros in [1, 150, 700, 3_000, 20_000, 90] {
+        let (delay, began) = (Duration::from_micros(micros), Instant::now());
+        soon(&runtime, "an alarm", alarm.after(delay)).await.expect("a timer");
+        assert!(began.elapsed() >= delay, "{:?} instead of {delay:?}", began.elapsed());
+    }
+    // Given up: the next one is not ended by it, whether its time has passed or not.
+    for given_up in [1, 50_000] {
+        assert!(poll_once(alarm.after(Duration::from_micros(given_up))).await.is_none());
+        runtime.sleep(Duration::from_millis(2)).await;
+        let began = Instant::now();
+        soon(&runtime, "an alarm", alarm.after(SHORT)).await.expect("a timer");
+        assert!(began.elapsed() >= SHORT, "{:?} instead of {SHORT:?}", began.elapsed());
+    }
+    still_waits(&runtime, "an alarm far away", alarm.after(Duration::from_secs(3600))).await;
 }
 
 async fn yielding_takes_turns(runtime: Rc<Runtime>) {

@@ -1,0 +1,128 @@
+//! Flash's figure (Pai, Druschel and Zwaenepoel 1999, figures 9 and 10): throughput against the size of the data set, from all in memory to ten
+//! times the memory, for MP, MT, SPED and AMPED from one code base, and two peers of today beside them.
+//! Popularity by Zipf's law, as in the paper's traces. Memory starts full of the most popular files.
+
+use std::io::Result;
+
+use super::Lab;
+use super::figure::Figure;
+use super::measure::{Files, Subject, architectures};
+use super::plot::{Axis, Line, Plot};
+use crate::bench::cgroup::{Scarce, drop_caches};
+use crate::bench::report::{count, millis};
+
+/// Runs it.
+///
+/// # Errors
+/// No control groups here, or the files could not be made.
+pub fn run(lab: &Lab) -> Result<Figure> {
+    let files = Files::tail()?;
+    let sizes =
+        lab.pick(vec![2_000, 20_000, 60_000, 200_000], vec![2_000, 10_000, 20_000, 40_000, 80_000, 120_000, 200_000]);
+    let mut notes = Vec::new();
+    let mut lines: Vec<Line> = Vec::new();
+    let mut rows = Vec::new();
+    for subject in architectures() {
+        let mut points = Vec::new();
+        for &size in &sizes {
+            let megabytes = files.bytes(size)? as f64 / 1e6;
+            match measure(lab, &subject, &files, size) {
+                Ok(point) => {
+                    points.push((megabytes, point.per_second));
+                    rows.push(vec![
+                        subject.name().to_owned(),
+                        count(megabytes),
+                        count(point.per_second),
+                        millis(point.p50),
+                        millis(point.p99),
+                        count(point.errors),
+                    ]);
+                }
+                Err(error) => notes.push(format!("{}, {size} files: {error}", subject.name())),
+            }
+        }
+        println!("flash: {}", subject.name());
+        lines.push(Line { name: subject.name().into(), points });
+    }
+    Ok(Figure {
+        title: "Throughput and the size of the data set".into(),
+        about: format!(
+            "48 keep-alive connections, a closed loop, files by Zipf's law (0.8), memory limited to {} MB, the disk to {READS} \
+             reads/s, one core. amped's cache: 32 MB; MP and MT have 64 processes or threads.",
+            MEMORY >> 20
+        ),
+        shows: shows(&lines),
+        plots: vec![Plot {
+            title: "Requests per second".into(),
+            x: Axis::log("data set, MB"),
+            y: Axis::log("requests/s"),
+            lines,
+        }],
+        columns: ["server", "data set, MB", "requests/s", "p50", "p99", "errors"].map(String::from).into(),
+        rows,
+        notes,
+    })
+}
+
+struct Point {
+    per_second: f64,
+    p50: f64,
+    p99: f64,
+    errors: f64,
+}
+
+fn measure(lab: &Lab, subject: &Subject, files: &Files, size: usize) -> Result<Point> {
+    let scarce = Scarce::new(MEMORY, READS, files.root())?;
+    drop_caches()?;
+    // What fits, and a little more: the rest would only push it out again.
+    files.fill_memory(size.min(IN_MEMORY), &scarce)?;
+    let running = subject.serve(lab, files.root(), "32MB", Some(&scarce))?;
+    let list = files.list(size)?;
+    let words = |time: &str, seed: u32| {
+        format!("{} -c 48 -d {time} --urls {} --zipf 0.8 --seed {seed} --timeout 30s", running.url("/"), list.display())
+    };
+    lab.load(&words(lab.pick("2s", "5s"), 7))?;
+    let answers = lab.load(&words(lab.pick("4s", "10s"), 8))?;
+    Ok(Point {
+        per_second: answers.per_second(),
+        p50: answers.latency_ms("p50"),
+        p99: answers.latency_ms("p99"),
+        errors: answers.errors(),
+    })
+}
+
+/// AMPED beside the best other architecture at every size, and where each other one is worst off.
+fn shows(lines: &[Line]) -> String {
+    let Some(amped) = lines.iter().find(|line| line.name == "AMPED") else { return "AMPED was not measured.".into() };
+    let ours = |x: f64| amped.points.iter().find(|point| point.0 == x).map(|point| point.1);
+    let worst = |line: &Line| {
+        let ratios = line.points.iter().filter_map(|point| Some((point.1 / ours(point.0)?, point.0)));
+        ratios.min_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let others = lines.iter().filter(|line| line.name != "AMPED");
+    let said: Vec<_> = others
+        .filter_map(|line| {
+            let (ratio, x) = worst(line)?;
+            Some(format!("{} {ratio:.2} of it (at {x:.0} MB)", line.name))
+        })
+        .collect();
+    let least = amped.points.iter().filter_map(|point| {
+        let others = lines.iter().filter(|line| ["MP", "MT", "SPED"].contains(&line.name.as_str()));
+        let best = others
+            .flat_map(|line| &line.points)
+            .filter(|other| other.0 == point.0)
+            .map(|other| other.1)
+            .reduce(f64::max)?;
+        Some((point.1 / best, point.0))
+    });
+    let least = least.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(String::new(), |(ratio, x)| {
+        format!("AMPED has at least {ratio:.2} times the best other architecture's throughput (at {x:.0} MB). ")
+    });
+    format!("{least}At their worst against AMPED the others reach: {}.", said.join(", "))
+}
+
+/// Page cache included.
+const MEMORY: u64 = 180 << 20;
+const READS: u32 = 1000;
+/// About as many files as the memory holds besides the server.
+const IN_MEMORY: usize = 12_000;

@@ -1,0 +1,142 @@
+//! The image store: 200,000 small files (median 4.5 KB, mean 9 KB), a long tail, a disk that is busy most of the time, thousands of keep-alive
+//! connections. How many helpers does a spindle want, and is the source's "high performance" (2,500 requests/s at about 2 ms
+//! with 5,000 to 6,000 connections) met?
+
+use std::io::Result;
+
+use super::Lab;
+use super::figure::Figure;
+use super::measure::{Answers, Files, Subject};
+use super::plot::{Axis, Line, Plot};
+use crate::bench::cgroup::{Scarce, drop_caches};
+use crate::bench::report::{count, millis};
+
+/// Runs it.
+///
+/// # Errors
+/// No control groups here, or the files could not be made.
+pub fn run(lab: &Lab) -> Result<Figure> {
+    let files = Files::tail()?;
+    let helpers = lab.pick(vec![1, 4, 16, 32], vec![1, 2, 4, 8, 16, 32]);
+    let mut notes = Vec::new();
+    let (mut served, mut hits) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
+    for (spindles, reads) in SPINDLES {
+        let (mut throughput, mut latency) = (Vec::new(), Vec::new());
+        for &count_of_helpers in &helpers {
+            let subject =
+                Subject::amped("amped", &format!("workers = 1\nhelpers = {count_of_helpers}\nhelper_queue = 4096\n"));
+            match sweep(lab, &subject, &files, reads) {
+                Ok((mixed, probe)) => {
+                    throughput.push((f64::from(count_of_helpers), mixed.per_second()));
+                    latency.push((f64::from(count_of_helpers), probe.latency_ms("p99")));
+                    rows.push(row(&format!("{spindles} spindles, {count_of_helpers} helpers"), &mixed, &probe));
+                }
+                Err(error) => notes.push(format!("{spindles} spindles, {count_of_helpers} helpers: {error}")),
+            }
+        }
+        println!("store: {spindles} spindles");
+        served.push(Line { name: format!("{spindles} spindles"), points: throughput });
+        hits.push(Line { name: format!("{spindles} spindles"), points: latency });
+    }
+    let enough: Vec<_> =
+        served.iter().filter_map(|line| Some(format!("{} for {}", enough(line)?, line.name))).collect();
+    let (definition, probe) = definition(lab, &files)?;
+    rows.push(row("2,500/s, 5,500 connections", &definition, &probe));
+    let minutes = lab.pick(0.5, 10.0);
+    Ok(Figure {
+        title: "The image store".into(),
+        about: format!(
+            "200,000 files, memory {} MB. Helpers: 256 connections, a closed loop, 10% of requests for any file, 90% for 2,000; a \
+             spindle stands for {A_SPINDLE} reads/s of the disk's limit. Last row: an open loop of 2,500 requests/s on 5,500 keep-alive connections for \
+             {minutes} minutes, 6% of them for any file, 1,000 reads/s. The probe asks 200 times a second for a file in memory.",
+            MEMORY >> 20
+        ),
+        shows: format!(
+            "95% of the best throughput needs helpers: {}; 2,500 requests/s with 5,500 connections: median {}, 99th percentile {}, \
+             {} errors; a file in memory meanwhile: 99th percentile {}.",
+            enough.join(", "),
+            millis(definition.latency_ms("p50")),
+            millis(definition.latency_ms("p99")),
+            count(definition.errors()),
+            millis(probe.latency_ms("p99")),
+        ),
+        plots: vec![
+            Plot {
+                title: "Requests per second".into(),
+                x: Axis::log("helpers"),
+                y: Axis::log("requests/s"),
+                lines: served,
+            },
+            Plot {
+                title: "A hit's 99th percentile meanwhile".into(),
+                x: Axis::log("helpers"),
+                y: Axis::log("ms"),
+                lines: hits,
+            },
+        ],
+        columns: ["", "requests/s", "MB/s", "p50", "p99", "errors", "a hit's p50", "a hit's p99"]
+            .map(String::from)
+            .into(),
+        rows,
+        notes,
+    })
+}
+
+fn row(name: &str, mixed: &Answers, probe: &Answers) -> Vec<String> {
+    vec![
+        name.to_owned(),
+        count(mixed.per_second()),
+        count(mixed.figure("/rates/bytes_received_per_second") / 1e6),
+        millis(mixed.latency_ms("p50")),
+        millis(mixed.latency_ms("p99")),
+        count(mixed.errors()),
+        millis(probe.latency_ms("p50")),
+        millis(probe.latency_ms("p99")),
+    ]
+}
+
+/// The fewest helpers that reach 95% of the line's best.
+fn enough(line: &Line) -> Option<f64> {
+    let best = line.points.iter().map(|point| point.1).reduce(f64::max)?;
+    line.points.iter().find(|point| point.1 >= 0.95 * best).map(|point| point.0)
+}
+
+fn sweep(lab: &Lab, subject: &Subject, files: &Files, reads: u32) -> Result<(Answers, Answers)> {
+    let mix = "90%:2000,10%:all";
+    together(lab, subject, files, reads, &format!("-c 256 --mix {mix}"), lab.pick(4, 15))
+}
+
+fn definition(lab: &Lab, files: &Files) -> Result<(Answers, Answers)> {
+    let subject = Subject::amped("amped", "workers = 1\n");
+    let words = "-c 5500 --rate 2500 --mix 94%:2000,6%:all";
+    together(lab, &subject, files, 1000, words, lab.pick(30, 600))
+}
+
+/// A load, and the probe beside it.
+fn together(
+    lab: &Lab,
+    subject: &Subject,
+    files: &Files,
+    reads: u32,
+    words: &str,
+    seconds: u32,
+) -> Result<(Answers, Answers)> {
+    let scarce = Scarce::new(MEMORY, reads, files.root())?;
+    drop_caches()?;
+    files.fill_memory(2000, &scarce)?;
+    let running = subject.serve(lab, files.root(), "64MB", Some(&scarce))?;
+    let list = files.list(200_000)?;
+    let (url, hot) = (running.url("/"), running.url(files.first()));
+    let mixed =
+        lab.start_load(&format!("{url} {words} --warm-up 2s -d {seconds}s --urls {} --timeout 30s", list.display()))?;
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let probe = lab.load(&format!("{hot} -c 4 --rate 200 -d {}s --timeout 20s", seconds.saturating_sub(2).max(2)))?;
+    Ok((mixed.wait()?, probe))
+}
+
+/// 5,400 revolutions a minute and a seek: about 80 reads a second.
+const A_SPINDLE: u32 = 80;
+const SPINDLES: [(u32, u32); 3] = [(1, A_SPINDLE), (4, 4 * A_SPINDLE), (16, 16 * A_SPINDLE)];
+/// Page cache included.
+const MEMORY: u64 = 180 << 20;

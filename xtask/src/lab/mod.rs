@@ -1,0 +1,149 @@
+//! `cargo xtask lab`: the experiments of the literature, repeated on one machine with one server.
+//! An experiment is a file of bench/lab/: it starts servers, loads them with amped-lab, and gives a figure: a table, a plot
+//! and a sentence that is made of what was measured. Servers have core 0, the load core 1. Figures go to docs/lab/.
+
+mod figure;
+mod measure;
+mod plot;
+
+// The experiments, where somebody who reads about the bench looks for them.
+#[path = "../../../bench/lab/c10k.rs"]
+mod c10k;
+#[path = "../../../bench/lab/calls.rs"]
+mod calls;
+#[path = "../../../bench/lab/flash.rs"]
+mod flash;
+#[path = "../../../bench/lab/idle.rs"]
+mod idle;
+#[path = "../../../bench/lab/inversion.rs"]
+mod inversion;
+#[path = "../../../bench/lab/pipelining.rs"]
+mod pipelining;
+#[path = "../../../bench/lab/store.rs"]
+mod store;
+
+use std::io::{Error, Result};
+use std::path::PathBuf;
+
+use crate::bench::{machine, peers};
+use crate::install::{self, Need, need};
+use crate::{cargo, root};
+use figure::Figure;
+
+/// What every experiment needs to know.
+pub struct Lab {
+    pub amped: PathBuf,
+    pub load: PathBuf,
+    /// Fewer and shorter points.
+    pub quick: bool,
+}
+
+impl Lab {
+    /// One of two: the length of a point, say.
+    pub fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+type Experiment = fn(&Lab) -> Result<Figure>;
+
+const EXPERIMENTS: &[(&str, Experiment)] = &[
+    ("idle", idle::run),
+    ("flash", flash::run),
+    ("inversion", inversion::run),
+    ("store", store::run),
+    ("c10k", c10k::run),
+    ("pipelining", pipelining::run),
+    ("calls", calls::run),
+];
+
+/// Runs the experiments named, or all.
+///
+/// # Errors
+/// A wrong name, a missing tool, a build that failed; or experiments failed, after the others have run.
+pub fn run(args: &[String]) -> Result<()> {
+    let Some(wanted) = wanted(args)? else {
+        println!("{HELP}");
+        return Ok(());
+    };
+    let has = |option: &str| args.iter().any(|arg| arg == option);
+    machine::raise_descriptor_limit()?;
+    let peers = peers::chosen(&["nginx".into(), "lighttpd".into(), "h2o".into()])?;
+    let mut needs = NEEDS.to_vec();
+    needs.extend(peers.iter().filter_map(|peer| peer.need));
+    install::ensure(&needs, !has("--no-install"))?;
+    println!("building amped and amped-lab");
+    let status =
+        cargo().args(["build", "--release", "--quiet", "--package", "amped", "--package", "amped-lab"]).status()?;
+    if !status.success() {
+        return Err(Error::other("cargo build --release failed"));
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path));
+    let [amped, load] = ["amped", "amped-lab"].map(|name| target.join("release").join(name));
+    let lab = Lab { amped, load, quick: has("--quick") };
+    let facts = machine::facts(&peers);
+    let mut failed = Vec::new();
+    for (name, experiment) in wanted {
+        println!("== {name}");
+        let busy = machine::busy();
+        let measured = experiment(&lab).and_then(|mut figure| {
+            figure.notes.extend(busy);
+            figure.publish(name, lab.quick, &facts)
+        });
+        if let Err(error) = measured {
+            println!("{name}: {error}");
+            failed.push(*name);
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Error::other(format!("failed: {}", failed.join(" ")))) }
+}
+
+fn wanted(args: &[String]) -> Result<Option<Vec<&'static (&'static str, Experiment)>>> {
+    let mut wanted = Vec::new();
+    for arg in args {
+        match arg.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--quick" | "--no-install" => {}
+            name => match EXPERIMENTS.iter().find(|(known, _)| *known == name) {
+                Some(experiment) => wanted.push(experiment),
+                None => return Err(Error::other(format!("no experiment or option `{name}`\n{HELP}"))),
+            },
+        }
+    }
+    Ok(Some(if wanted.is_empty() { EXPERIMENTS.iter().collect() } else { wanted }))
+}
+
+const NEEDS: &[Need] = &[need("taskset", "util-linux"), need("setpriv", "util-linux"), need("strace", "strace")];
+
+const HELP: &str = "\
+cargo xtask lab [EXPERIMENT...] [OPTIONS]
+
+  idle        what idle connections cost the busy ones, by driver
+  flash       throughput and the size of the data set: MP, MT, SPED, AMPED, and peers
+  inversion   what a file in memory waits while others need the disk
+  store       the image store: helpers and spindles; 2,500 requests/s with 5,500 connections
+  c10k        a connection for each 512 bytes; thousands of modems at once
+  pipelining  requests in one write, and what one gathered send saves
+  calls       system calls per request, by driver
+
+  --quick        shorter points, all within a quarter of an hour
+  --no-install   say what is missing instead of installing it
+
+flash, inversion and store limit memory and disk with control groups (version 1) and need root. Results: docs/lab/.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn experiments_are_chosen_by_name() {
+        let names = |args: &[&str]| -> Result<Option<Vec<&str>>> {
+            let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            Ok(wanted(&args)?.map(|wanted| wanted.iter().map(|(name, _)| *name).collect()))
+        };
+        assert_eq!(names(&["calls", "--quick", "idle"]).unwrap().unwrap(), ["calls", "idle"]);
+        assert_eq!(names(&["--quick"]).unwrap().unwrap().len(), EXPERIMENTS.len());
+        assert!(names(&["--help"]).unwrap().is_none());
+        assert!(names(&["idel"]).is_err());
+    }
+}
