@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Driver, Folder, Server, binary, get, is_root, on_every_driver, wait_until};
+use harness::{
+    Client, Driver, Folder, Server, binary, get, is_root, on_every_driver, on_every_loop, on_every_thread, wait_until,
+};
 use rustix::process::Signal;
 
 on_every_driver!(
@@ -18,11 +20,11 @@ on_every_driver!(
     sites_by_host_and_routes_by_path,
     the_access_log_has_a_line_for_each_request,
     a_rotated_log_is_opened_anew,
-    a_full_disk_costs_lines_and_nothing_else,
     the_admin_page_answers_and_refuses,
     every_signal_to_end_is_obeyed,
-    several_addresses_and_workers_serve_alike,
 );
+on_every_thread!(a_full_disk_costs_lines_and_nothing_else);
+on_every_loop!(several_addresses_and_workers_serve_alike);
 
 /// What a command that ends said, and its exit code.
 fn outcome(command: &mut Command) -> (i32, String, String) {
@@ -42,6 +44,12 @@ fn wrong_usage_is_2_and_says_what_to_type() {
         (&["serve", "--prot", "80"], &["unexpected argument '--prot'", "--help"]),
         (&["serve", "--driver", "kqueue"], &["`kqueue`", "auto", "uring", "epoll-edge", "poll"]),
         (&["serve", "--disk", "ssd"], &["`ssd`", "amped", "inline", "helpers"]),
+        (&["serve", "--architecture", "mtt"], &["`mtt`", "did you mean `mt`?", "amped", "symped", "sped", "mp"]),
+        (&["serve", "--architecture", "mt", "--driver", "poll"], &["architecture `mt`", "driver `poll`", "leave"]),
+        (&["serve", "--architecture", "mp", "--disk", "helpers"], &["architecture `mp`", "disk `helpers`", "leave"]),
+        (&["serve", "--architecture", "amped", "--driver", "blocking"], &["`amped`", "driver `blocking`", "`mt`"]),
+        (&["serve", "--architecture", "sped", "--disk", "amped"], &["architecture `sped`", "disk `amped`"]),
+        (&["serve", "--architecture", "amped", "--workers", "2"], &["`amped`", "2 workers", "`symped`"]),
         (&["serve", "--cache", "12XB"], &["`12XB` is not a size", "12MB"]),
         (&["serve", "--cache", "-1"], &["-1"]),
         (&["serve", "--cache", "99999999999GB"], &["99999999999GB"]),
@@ -128,9 +136,12 @@ fn help_needs_no_manual() {
         "[DIR]",
         "--listen <ADDR:PORT>",
         "127.0.0.1:8080",
+        "--architecture <NAME>",
+        "symped",
         "--workers <N>",
         "--driver <NAME>",
         "auto, uring, epoll-edge",
+        "blocking",
         "--disk <HOW>",
         "inline",
         "--cache <SIZE>",
@@ -211,16 +222,108 @@ fn mistakes_are_shown_where_they_are() {
 
 fn the_first_lines_say_what_runs(driver: Driver) {
     let folder = Folder::usual();
-    let options = ["--workers", "3", "--cache", "64MB", "--disk", "helpers"];
+    let disk = *driver.disk_modes().last().expect("one");
+    let options = ["--workers", "3", "--cache", "64MB", "--disk", disk];
     let server = Server::serve_with(driver, folder.path(), &options);
     let line = server.startup_line();
-    for word in [env!("CARGO_PKG_VERSION"), "3 workers", "cache 64 MB", "disk helpers"] {
+    let workers = match driver {
+        Driver::Mt => "3 threads",
+        Driver::Mp => "3 processes",
+        _ => "3 workers",
+    };
+    for word in [env!("CARGO_PKG_VERSION"), workers, "cache 64 MB", &format!("disk {disk}")] {
         assert!(line.contains(word), "no {word:?}: {line}");
     }
     let chosen = server.status()["driver"].as_str().expect("a name").to_owned();
     assert!(line.contains(&format!("driver {chosen} (")), "{line}");
     let last = server.said().lines().last().expect("lines").to_owned();
     assert_eq!(last, format!("listening on http://{}", server.address()));
+}
+
+#[test]
+fn every_architecture_is_named_and_serves() {
+    let folder = Folder::usual();
+    for (options, driver, words) in [
+        (&["--architecture", "amped"][..], Driver::EpollEdge, &["architecture amped, 1 worker,", "disk amped"][..]),
+        (&["--workers", "1"], Driver::EpollEdge, &["architecture amped, 1 worker,", "disk amped"]),
+        (&["--workers", "2"], Driver::EpollEdge, &["architecture symped, 2 workers,", "disk amped"]),
+        (&["--architecture", "symped", "--workers", "2"], Driver::Poll, &["architecture symped, 2 workers,"]),
+        (&["--architecture", "sped"], Driver::EpollEdge, &["architecture sped, 1 worker,", "disk inline"]),
+        (&["--workers", "3", "--cache", "9MB"], Driver::Mt, &["architecture mt, 3 threads, cache 9 MB", "disk inline"]),
+        (
+            &["--workers", "3", "--cache", "9MB"],
+            Driver::Mp,
+            &["architecture mp, 3 processes, cache 9 MB", "disk inline"],
+        ),
+    ] {
+        let server = Server::serve_with(driver, folder.path(), options);
+        let line = server.startup_line();
+        words.iter().for_each(|word| assert!(line.contains(word), "no {word:?}: {line}"));
+        assert_eq!(server.get("/").text(), "hi\n", "{options:?}");
+        let name = server.status()["architecture"].as_str().expect("a name").to_owned();
+        assert!(line.contains(&format!("architecture {name},")), "{name}: {line}");
+    }
+}
+
+/// A thread or process for each connection: whoever comes when all are taken waits until one is free, and then is served.
+#[test]
+fn connections_beyond_the_pool_wait() {
+    let folder = Folder::usual();
+    for driver in [Driver::Mt, Driver::Mp] {
+        let server = Server::serve_with(driver, folder.path(), &["--workers", "2"]);
+        let mut first = server.connect();
+        let mut second = server.connect();
+        assert_eq!((first.get("/").status(), second.get("/").status()), (200, 200));
+        let mut third = server.connect();
+        third.send(get("/"));
+        third.stream().set_read_timeout(Some(Duration::from_millis(300))).expect("a socket");
+        assert!(third.try_answer(false).is_err(), "{driver:?}: a third was served by two");
+        assert_eq!(first.get("/").status(), 200, "{driver:?}");
+        drop(first);
+        third.stream().set_read_timeout(Some(harness::PATIENCE)).expect("a socket");
+        assert_eq!(third.answer().status(), 200, "{driver:?}");
+        assert_eq!(second.get("/").status(), 200, "{driver:?}");
+        assert_eq!(server.number("/connections"), 2, "{driver:?}");
+        assert_eq!(server.number("/counters/handed_on"), 0, "{driver:?}: whoever accepts serves");
+    }
+}
+
+fn is_alive(process: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+#[test]
+fn processes_of_a_pool_are_replaced_and_none_outlives_it() {
+    let folder = Folder::usual();
+    let mut server = Server::serve_with(Driver::Mp, folder.path(), &["--workers", "3"]);
+    let before = server.children();
+    assert_eq!(before.len(), 3);
+    // They live longer than a second, so that a replacement does not wait.
+    std::thread::sleep(Duration::from_millis(1100));
+    let victim = rustix::process::Pid::from_raw(before[0]).expect("a process");
+    rustix::process::kill_process(victim, Signal::KILL).expect("own grandchild");
+    wait_until("a replacement", || server.children().len() == 3 && !server.children().contains(&before[0]));
+    assert!(server.said().contains(&format!("process {} has ended (signal 9)", before[0])), "{}", server.said());
+    // As many connections as processes, so the replacement serves one of them.
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "hi\n"));
+    let children = server.children();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+    clients.iter_mut().for_each(|client| client.expect_end("the pool has ended"));
+    assert!(server.said().contains("served 3 requests"), "{}", server.said());
+    assert!(children.iter().all(|child| !is_alive(*child)), "a process was left behind");
+    // A parent that is killed can tell nobody anything.
+    let mut server = Server::serve_with(Driver::Mp, folder.path(), &["--workers", "3"]);
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status(), 200);
+    let children = server.children();
+    assert_eq!(children.len(), 3);
+    server.signal(Signal::KILL);
+    assert_eq!(server.wait(), None);
+    wait_until("the children have ended", || !children.iter().any(|child| is_alive(*child)));
+    client.expect_end("the pool has ended");
 }
 
 const SITES: &str = r#"

@@ -6,20 +6,24 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use harness::stall::{Hanging, HangingExt4};
-use harness::{Client, Driver, Folder, Server, get, on_every_driver, pattern, wait_until};
+use harness::{
+    Client, Driver, Folder, Server, get, on_every_driver, on_every_loop, on_every_thread, pattern, wait_until,
+};
 
 on_every_driver!(
     every_disk_mode_serves_the_same,
-    a_hung_mount_holds_only_its_helpers,
-    a_hung_disk_delays_nobody_whose_file_is_in_memory,
     a_download_survives_a_pause_of_the_disk,
-    a_mount_beneath_the_root_may_hang_too,
-    downloads_that_cannot_go_on_wait_quietly,
     a_client_that_leaves_a_hung_download_is_no_trouble,
     what_was_warm_may_be_gone,
+);
+on_every_thread!(a_full_cache_still_serves);
+on_every_loop!(
+    a_hung_mount_holds_only_its_helpers,
+    a_hung_disk_delays_nobody_whose_file_is_in_memory,
+    a_mount_beneath_the_root_may_hang_too,
+    downloads_that_cannot_go_on_wait_quietly,
     one_job_answers_all_who_ask,
     jobs_of_gone_clients_are_dropped,
-    a_full_cache_still_serves,
 );
 
 fn every_disk_mode_serves_the_same(driver: Driver) {
@@ -40,10 +44,10 @@ fn every_disk_mode_serves_the_same(driver: Driver) {
             let options = ["--disk", disk, "--cache", cache];
             Server::serve_with(driver, folder.path(), &options)
         };
-        let first = serve("amped", "256MB");
+        let first = serve(driver.disk_modes()[0], "256MB");
         let expected = paths.map(|path| ask(&first, path));
         assert_eq!(expected.iter().filter(|answer| answer.0.contains("200")).count(), 4);
-        for disk in ["amped", "inline", "helpers"] {
+        for &disk in driver.disk_modes() {
             for cache in ["256MB", "0"] {
                 let server = serve(disk, cache);
                 for round in 0..2 {

@@ -11,20 +11,23 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Driver, Folder, Server, get, on_every_driver, pattern, wait_until};
+use harness::{
+    Client, Driver, Folder, Server, get, on_every_driver, on_every_loop, on_every_thread, pattern, wait_until,
+};
 use rustix::process::Signal;
 
 on_every_driver!(
-    random_bytes_leave_nothing_behind,
-    many_requests_leave_memory_flat,
-    connections_dropped_in_every_state_are_forgotten,
     a_signal_lets_downloads_finish,
     a_second_signal_ends_at_once,
     the_drain_has_a_limit,
     idle_connections_end_in_time,
-    too_many_connections_are_turned_away,
-    a_shortage_of_descriptors_passes,
 );
+on_every_thread!(
+    random_bytes_leave_nothing_behind,
+    many_requests_leave_memory_flat,
+    too_many_connections_are_turned_away,
+);
+on_every_loop!(connections_dropped_in_every_state_are_forgotten, a_shortage_of_descriptors_passes);
 
 /// A small generator of random numbers (xorshift64*): a failure is found again by its seed.
 struct Random(u64);
@@ -287,7 +290,10 @@ fn a_signal_lets_downloads_finish(driver: Driver) {
     // A request that had begun is answered, and told that it is the last.
     mid_head.send("st: a\r\n\r\n");
     let answer = mid_head.answer();
-    assert_eq!((answer.text().as_str(), answer.field("connection")), ("a page\n", Some("close")));
+    assert_eq!(answer.text(), "a page\n");
+    // Threads and processes are told one after the other, so the answer may come first; then the connection is an idle one.
+    assert!(answer.field("connection") == Some("close") || driver.architecture().is_some(), "{answer:?}");
+    mid_head.expect_end("after the last answer");
     for client in clients.iter_mut().chain([&mut pipelined]) {
         let mut body = client.unread();
         while body.len() < huge.len() {

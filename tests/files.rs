@@ -229,7 +229,7 @@ fn special_files_are_refused_at_once(driver: Driver) {
     }
     let writer = fs::OpenOptions::new().read(true).write(true).open(folder.at("fifo-with-writer")).expect("a fifo");
     rustix::io::write(&writer, b"for somebody else").expect("room in the fifo");
-    for disk in ["amped", "inline", "helpers"] {
+    for disk in driver.disk_modes() {
         let server = Server::serve_with(driver, folder.path(), &["--disk", disk]);
         let start = Instant::now();
         for _ in 0..3 {

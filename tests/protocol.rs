@@ -387,7 +387,7 @@ fn a_half_closed_client_gets_its_whole_answer(driver: Driver) {
     let huge = pattern(3, 6 << 20);
     folder.put("huge.bin", &huge);
     folder.put("cold.html", "read from the disk\n");
-    for disk in ["amped", "helpers"] {
+    for disk in driver.disk_modes() {
         let server = Server::serve_with(driver, folder.path(), &["--disk", disk]);
         for name in ["huge.bin", "cold.html"] {
             folder.evict(name);
@@ -484,7 +484,8 @@ fn every_split_of_fifty_requests_is_answered_alike(driver: Driver) {
 
 fn more_requests_than_may_be_pipelined(driver: Driver) {
     let folder = Folder::usual();
-    for options in [&[][..], &["--cache", "0"], &["--disk", "helpers", "--cache", "0"]] {
+    let disk = driver.disk_modes().last().expect("one");
+    for options in [&[][..], &["--cache", "0"], &["--disk", disk, "--cache", "0"]] {
         let server = Server::serve_with(driver, folder.path(), options);
         let exchanges = exchanges(200);
         let mut client = server.connect();

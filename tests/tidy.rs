@@ -218,7 +218,7 @@ fn top() -> PathBuf {
 /// The rooms of crates/server from top to bottom: imports point down, and not sideways.
 const ROOMS: &[&[&str]] = &[
     &["cli"],
-    &["supervise"],
+    &["supervise", "prefork"],
     &["worker"],
     &["listen"],
     &["converse"],

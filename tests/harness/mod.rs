@@ -1,8 +1,15 @@
 //! What the tests stand on: the real binary, raw sockets, folders to serve.
 //!
-//! Every test of the server is run on every driver: `on_every_driver!(name)` makes `name::epoll_edge`, `name::uring` and
-//! so on, one for each driver, of a function `name(driver)`. Where a driver does not work, the server says so and serves with
+//! Every test of the server is run on every driver: `on_every_driver!(name)` makes `name::epoll_edge`, `name::poll`, … of a
+//! function `name(driver)`, and `blocking::name::mt` and `mp`. Where a driver does not work, the server says so and serves with
 //! another, and the test holds it to that.
+//!
+//! What does not apply where a thread or a process serves one connection at a time, and why:
+//!
+//! - `on_every_loop!`, neither mt nor mp: tests of the helpers, which these do not have, and tests with more connections at one
+//!   time than the pool has threads or processes;
+//! - `on_every_thread!`, mt but not mp: tests that look at the memory and the descriptors of the process, at one cache for all, at
+//!   what one log has lost, or at connections turned away (with mp they wait).
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its own part of the harness")]
 
 mod client;
@@ -16,8 +23,8 @@ pub use server::{Driver, Server, binary, is_root};
 
 use std::time::{Duration, Instant};
 
-/// Makes a test of each function for every driver.
-macro_rules! on_every_driver {
+/// Makes a test of each function for every driver of event loops.
+macro_rules! on_every_loop {
     ($($name:ident),+ $(,)?) => {$(
         mod $name {
             use crate::harness::Driver;
@@ -51,6 +58,42 @@ macro_rules! on_every_driver {
             }
         }
     )+};
+}
+pub(crate) use on_every_loop;
+
+/// The same, and a test with a pool of threads.
+macro_rules! on_every_thread {
+    ($($name:ident),+ $(,)?) => {
+        crate::harness::on_every_loop!($($name),+);
+        mod threads {$(
+            mod $name {
+                #[test]
+                fn mt() {
+                    crate::$name(crate::harness::Driver::Mt);
+                }
+            }
+        )+}
+    };
+}
+pub(crate) use on_every_thread;
+
+/// The same, and tests with a pool of threads and with one of processes.
+macro_rules! on_every_driver {
+    ($($name:ident),+ $(,)?) => {
+        crate::harness::on_every_loop!($($name),+);
+        mod blocking {$(
+            mod $name {
+                #[test]
+                fn mt() {
+                    crate::$name(crate::harness::Driver::Mt);
+                }
+                #[test]
+                fn mp() {
+                    crate::$name(crate::harness::Driver::Mp);
+                }
+            }
+        )+}
+    };
 }
 pub(crate) use on_every_driver;
 

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Answer, Client, PATIENCE};
 
-/// The drivers that every test is run on.
+/// The drivers that every test is run on; the blocking one in threads and in processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     EpollEdge,
@@ -23,6 +23,8 @@ pub enum Driver {
     Select,
     Sigio,
     Uring,
+    Mt,
+    Mp,
 }
 
 /// A running server.
@@ -48,7 +50,22 @@ impl Driver {
             Self::Select => "select",
             Self::Sigio => "sigio",
             Self::Uring => "uring",
+            Self::Mt | Self::Mp => "blocking",
         }
+    }
+
+    /// Its architecture, if it is not what the number of workers says.
+    pub fn architecture(self) -> Option<&'static str> {
+        match self {
+            Self::Mt => Some("mt"),
+            Self::Mp => Some("mp"),
+            _ => None,
+        }
+    }
+
+    /// The disk modes that go with it.
+    pub fn disk_modes(self) -> &'static [&'static str] {
+        if self.architecture().is_some() { &["inline"] } else { &["amped", "inline", "helpers"] }
     }
 }
 
@@ -62,6 +79,12 @@ impl Server {
     pub fn serve_with(driver: Driver, root: &Path, options: &[&str]) -> Self {
         let mut command = binary();
         command.arg("serve").arg(root).args(["--listen", "127.0.0.1:0", "--driver", driver.name()]).args(options);
+        if let Some(architecture) = driver.architecture() {
+            command.args(["--architecture", architecture]);
+            if !options.contains(&"--workers") {
+                command.args(["--workers", &POOL.to_string()]);
+            }
+        }
         Self::start(driver, command, "serve")
     }
 
@@ -75,7 +98,14 @@ impl Server {
         let mut command = binary();
         adjust(&mut command);
         let name = driver.name();
-        Self::start(driver, command, &format!("listen = \"127.0.0.1:0\"\ndriver = \"{name}\"\n{toml}"))
+        let architecture = driver.architecture().map(|name| format!("architecture = \"{name}\"\n")).unwrap_or_default();
+        let workers = if architecture.is_empty() || toml.contains("workers") {
+            String::new()
+        } else {
+            format!("workers = {POOL}\n")
+        };
+        let shape = format!("listen = \"127.0.0.1:0\"\ndriver = \"{name}\"\n{architecture}{workers}");
+        Self::start(driver, command, &format!("{shape}{toml}"))
     }
 
     /// Starts a command: with `serve` as it is, else with the configuration.
@@ -200,6 +230,19 @@ impl Server {
         self.child.try_wait().expect("own child").is_none()
     }
 
+    /// The processes it has started, by number.
+    pub fn children(&self) -> Vec<i32> {
+        let parent = self.child.id().to_string();
+        let processes = fs::read_dir("/proc").expect("a process list").filter_map(Result::ok);
+        let is_child = |number: &i32| {
+            let stat = fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+            // "1 (name) S 0 …", where a dead one that nobody has waited for is a Z.
+            let mut words = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+            words.next() != Some("Z") && words.next() == Some(&parent)
+        };
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
+    }
+
     /// Its open descriptors.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a running process").count()
@@ -241,6 +284,9 @@ impl Drop for Server {
         }
     }
 }
+
+/// Threads or processes where each serves one connection: more connections than any one test that runs there has open at once.
+const POOL: usize = 32;
 
 /// The binary, not yet told what to do.
 pub fn binary() -> Command {

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::{fmt, io, mem, thread};
 
+use crate::interrupt::Sleeper;
+
 /// A task that is to run, and the way into its loop.
 type Runnable = async_task::Runnable<Arc<Inbox>>;
 
@@ -30,13 +32,20 @@ pub(crate) struct Inbox {
     /// Set from the first remote wake until the loop has emptied the inbox, so that one write to the eventfd suffices.
     notified: AtomicBool,
     event: OwnedFd,
+    /// The loop's sleep where no eventfd ends it.
+    sleeper: Sleeper,
 }
 
 impl Inbox {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         use rustix::event::{EventfdFlags, eventfd};
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Self { runnables: Mutex::default(), notified: AtomicBool::new(false), event }))
+        Ok(Arc::new(Self {
+            runnables: Mutex::default(),
+            notified: AtomicBool::new(false),
+            event,
+            sleeper: Sleeper::default(),
+        }))
     }
 
     /// The descriptor that becomes readable when another thread has left something.
@@ -56,9 +65,10 @@ impl Inbox {
 
     /// Ends the loop's wait.
     pub(crate) fn notify(&self) {
-        if !self.notified.swap(true, Ordering::AcqRel) {
+        if !self.notified.swap(true, Ordering::SeqCst) {
             // The counter cannot overflow (one write per emptying), so this cannot fail in a way that matters.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+            self.sleeper.interrupt();
         }
     }
 
@@ -187,6 +197,13 @@ pub(crate) fn run_ready() -> usize {
         }
     }
     ready
+}
+
+/// Makes a call that blocks; a wake from another thread ends it with EINTR, and one that came before takes its place (`None`).
+pub(crate) fn asleep<T>(call: impl FnOnce() -> T) -> Option<T> {
+    // SAFETY: null, or the inbox that `Entered` holds until it has taken the address away; both live on this thread.
+    let inbox = unsafe { LOOP.get().as_ref() }?;
+    inbox.sleeper.sleep(|| inbox.notified.load(Ordering::SeqCst), call)
 }
 
 /// Whether a task waits to run.

@@ -10,17 +10,20 @@
 //! disk       what never waits, helpers for what does             clock     one read per turn
 //! alarm      a wait that is exact to microseconds                meter     how long turns take
 //! descriptors  their table has its final size from the start
+//! interrupt  a thread that blocks, woken by another              process   fork, signals, children
 //! ```
 
 pub mod disk;
 pub mod driver;
 pub mod net;
+pub mod process;
 
 mod alarm;
 mod buffer;
 mod clock;
 mod descriptors;
 mod executor;
+mod interrupt;
 mod meter;
 mod runtime;
 mod timer;

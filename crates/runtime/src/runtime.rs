@@ -42,7 +42,7 @@ impl Runtime {
         clock.advance();
         let inbox = Inbox::new()?;
         let mut driver = Driver::new(kind, clock.ticks())?;
-        let arrivals = driver.attach(inbox.event().as_fd().try_clone_to_owned()?);
+        let arrivals = driver.attach_inbox(inbox.event().as_fd().try_clone_to_owned()?);
         Ok(Rc::new(Self {
             kind,
             driver: RefCell::new(driver),

@@ -22,6 +22,8 @@
 #[path = "contract/support.rs"]
 mod support;
 
+#[path = "contract/blocking.rs"]
+mod blocking;
 #[path = "contract/bytes.rs"]
 mod bytes;
 #[path = "contract/connections.rs"]

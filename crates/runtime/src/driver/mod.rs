@@ -4,6 +4,7 @@
 //! call first and arm only on EAGAIN; the completion driver submits. Both live behind one enum: a predictable branch and no
 //! generics above. Wakers are called while the driver is borrowed, which is sound because a wake only queues its task.
 
+mod blocking;
 pub(crate) mod buffer_ring;
 mod epoll;
 mod epoll_level;
@@ -26,6 +27,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use self::blocking::Blocking;
 use self::epoll::Epoll;
 use self::epoll_level::EpollLevel;
 use self::portable::Portable;
@@ -56,12 +58,22 @@ pub enum Kind {
     Sigio,
     /// The system's own way, by the `polling` crate.
     Portable,
+    /// Blocking calls: for a thread that serves one connection at a time.
+    Blocking,
 }
 
 impl Kind {
     /// Every driver this build has, the best to fall back to first.
-    pub const ALL: [Self; 7] =
-        [Self::Uring, Self::EpollEdge, Self::EpollLevel, Self::Portable, Self::Poll, Self::Select, Self::Sigio];
+    pub const ALL: [Self; 8] = [
+        Self::Uring,
+        Self::EpollEdge,
+        Self::EpollLevel,
+        Self::Portable,
+        Self::Poll,
+        Self::Select,
+        Self::Sigio,
+        Self::Blocking,
+    ];
 
     /// The name that the command line and the logs use.
     pub fn name(self) -> &'static str {
@@ -73,6 +85,7 @@ impl Kind {
             Self::Select => "select",
             Self::Sigio => "sigio",
             Self::Portable => "portable",
+            Self::Blocking => "blocking",
         }
     }
 }
@@ -110,6 +123,7 @@ pub(crate) struct Driver {
 enum Engine {
     Readiness(Readiness),
     Uring(Box<Uring>),
+    Blocking(Blocking),
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +142,7 @@ impl Engine {
             Kind::Select => Self::over(Selector::Select(Box::default())),
             Kind::Sigio => Self::over(Selector::Sigio(Box::new(Sigio::new()?))),
             Kind::Portable => Self::over(Selector::Portable(Box::new(Portable::new()?))),
+            Kind::Blocking => Self::Blocking(Blocking::new()?),
         })
     }
 
@@ -154,9 +169,22 @@ impl Driver {
         self.sources.insert(Source::new(fd))
     }
 
+    /// The descriptor by which other threads end the loop's wait.
+    pub(crate) fn attach_inbox(&mut self, fd: OwnedFd) -> Token {
+        let token = self.attach(fd);
+        if let Engine::Blocking(blocking) = &mut self.engine {
+            blocking.inbox = Some(token);
+        }
+        token
+    }
+
     pub(crate) fn attach_listener(&mut self, fd: OwnedFd) -> Token {
         let mut source = Source::new(fd);
         source.flags.set(Flags::LISTENER);
+        if let Engine::Blocking(_) = self.engine {
+            // Another thread may have put it into blocking mode: it must not be tried unasked.
+            source.flags.clear(Flags::READABLE);
+        }
         self.sources.insert(source)
     }
 
@@ -171,6 +199,10 @@ impl Driver {
                 true
             }
             Engine::Uring(uring) => uring.close(source),
+            Engine::Blocking(blocking) => {
+                blocking.forget(source, token);
+                true
+            }
         };
         if now {
             self.sources.remove(token);
@@ -182,6 +214,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.accept(source, token, context),
             Engine::Uring(uring) => uring.accept(source, token, context),
+            Engine::Blocking(blocking) => blocking.accept(source, token, context),
         }
     }
 
@@ -190,6 +223,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.recv(source, token, pool, usize::MAX, context),
             Engine::Uring(uring) => uring.recv(source, token, pool, context),
+            Engine::Blocking(blocking) => blocking.recv(source, token, pool, context),
         }
     }
 
@@ -205,6 +239,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.recv(source, token, pool, limit, context),
             Engine::Uring(uring) => uring.recv_up_to(source, token, pool, limit, context),
+            Engine::Blocking(blocking) => blocking.recv_up_to(source, token, pool, limit, context),
         }
     }
 
@@ -213,6 +248,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.readable(source, token, context),
             Engine::Uring(uring) => uring.readable(source, token, context),
+            Engine::Blocking(blocking) => blocking.readiness.readable(source, token, context),
         }
     }
 
@@ -227,13 +263,14 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.send(source, token, queue, more, context),
             Engine::Uring(uring) => uring.send(source, token, queue, more, context),
+            Engine::Blocking(blocking) => blocking.send(source, token, queue, more, context),
         }
     }
 
     pub(crate) fn sent(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let source = usable(&mut self.sources, token)?;
         match &mut self.engine {
-            Engine::Readiness(_) => Poll::Ready(Ok(())),
+            Engine::Readiness(_) | Engine::Blocking(_) => Poll::Ready(Ok(())),
             Engine::Uring(uring) => uring.sent(source, context),
         }
     }
@@ -249,6 +286,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.sendfile(source, token, file, window, context),
             Engine::Uring(uring) => uring.sendfile(source, token, file, window, context),
+            Engine::Blocking(blocking) => blocking.sendfile(source, token, file, window, context),
         }
     }
 
@@ -257,6 +295,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.writable(source, token, context),
             Engine::Uring(uring) => uring.writable(source, token, context),
+            Engine::Blocking(blocking) => blocking.readiness.writable(source, token, context),
         }
     }
 
@@ -285,6 +324,7 @@ impl Driver {
         let _ = match &mut self.engine {
             Engine::Readiness(readiness) => readiness.watch(source, token),
             Engine::Uring(uring) => uring.watch(source, token),
+            Engine::Blocking(blocking) => blocking.watch(source, token),
         };
         Poll::Pending
     }
@@ -368,6 +408,7 @@ impl Driver {
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.wait(&mut self.sources, timeout),
             Engine::Uring(uring) => uring.wait(&mut self.sources, timeout),
+            Engine::Blocking(blocking) => blocking.wait(&mut self.sources, timeout),
         }
     }
 
@@ -427,6 +468,7 @@ impl Driver {
         match &self.engine {
             Engine::Readiness(readiness) => readiness.late_events,
             Engine::Uring(uring) => uring.late_events,
+            Engine::Blocking(blocking) => blocking.readiness.late_events,
         }
     }
 
@@ -434,7 +476,7 @@ impl Driver {
     pub(crate) fn overflows(&self) -> u64 {
         match &self.engine {
             Engine::Readiness(readiness) => readiness.selector.overflows(),
-            Engine::Uring(_) => 0,
+            Engine::Uring(_) | Engine::Blocking(_) => 0,
         }
     }
 

@@ -65,6 +65,22 @@ impl Poll {
         waited.map(|()| other.is_some_and(|entry| entry.revents != 0))
     }
 
+    /// Whether a report of `token`'s readability is all that is asked for, `beside` left out.
+    pub(crate) fn waits_only_for(&self, token: Token, beside: Option<Token>) -> bool {
+        let mut armed =
+            self.entries.iter().zip(&self.tokens).filter(|(entry, of)| entry.fd >= 0 && Some(**of) != beside);
+        armed.next().is_some_and(|(entry, of)| *of == token && entry.events & !libc::POLLRDHUP == libc::POLLIN)
+            && armed.next().is_none()
+    }
+
+    /// Asks for no report, as after one.
+    pub(crate) fn disarm(&mut self, token: Token) {
+        if let Some(entry) = self.positions.get(token.index as usize).and_then(|at| self.entries.get_mut(*at as usize))
+        {
+            disarm(entry);
+        }
+    }
+
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let timeout = timeout.map_or(-1, millis);
         // SAFETY: pointer and length describe `entries`, which nobody else touches during the call.
@@ -81,8 +97,7 @@ impl Poll {
             }
             left -= 1;
             events.push(Event { token: *token, ready: ready(entry.revents) });
-            entry.events = 0;
-            entry.fd = !entry.fd;
+            disarm(entry);
         }
         Ok(())
     }
@@ -100,6 +115,12 @@ impl Poll {
         debug_assert_eq!(self.tokens[self.positions[index] as usize], token);
         self.positions[index] as usize
     }
+}
+
+/// poll(2) ignores negative descriptors, and 0 has a complement that is negative too.
+fn disarm(entry: &mut libc::pollfd) {
+    entry.events = 0;
+    entry.fd = !entry.fd;
 }
 
 fn mask(interest: Flags) -> i16 {

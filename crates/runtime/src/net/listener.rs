@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use crate::driver::Token;
 use crate::net::{Stream, socket};
@@ -54,6 +55,14 @@ impl Listener {
         Ok(rustix::net::getsockname(socket)?.try_into()?)
     }
 
+    /// Refuses connections from now on, for all who share the socket, in whichever thread or process they wait.
+    ///
+    /// # Errors
+    /// ENOTCONN when it does not listen any more.
+    pub fn refuse(socket: &OwnedFd) -> io::Result<()> {
+        Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Read)?)
+    }
+
     /// Takes a bound, listening socket into this loop's care.
     ///
     /// # Errors
@@ -75,7 +84,12 @@ impl Listener {
     /// # Errors
     /// EMFILE, ENFILE, ENOBUFS, ENOMEM: wait and try again; the connection stays queued. Nothing else is expected.
     pub async fn accept(&self) -> io::Result<OwnedFd> {
-        std::future::poll_fn(|context| self.runtime.driver().accept(self.token, context)).await
+        std::future::poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    /// `accept`, for a task that waits for several things.
+    pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        self.runtime.driver().accept(self.token, context)
     }
 
     /// A stream on this loop for an accepted socket.

@@ -31,6 +31,12 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, memory: &mut [u8]) -> io::Result<usize> {
     })
 }
 
+/// `recv` that waits for bytes if the descriptor is in blocking mode. A signal, or its time limit, ends it with an error.
+pub(crate) fn recv_waiting(fd: BorrowedFd<'_>, memory: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length describe `memory`.
+    outcome(unsafe { libc::recv(fd.as_raw_fd(), memory.as_mut_ptr().cast(), memory.len(), 0) })
+}
+
 /// Sends what the socket takes of the queue, in one call. `more` promises that bytes follow at once: without that promise kept
 /// the kernel would hold a partial segment back for 200 ms.
 pub(crate) fn send(fd: BorrowedFd<'_>, queue: &mut SendQueue, more: bool) -> io::Result<usize> {
@@ -63,19 +69,22 @@ pub(crate) fn sendfile(fd: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, le
 /// Takes the next connection off the listener's queue, non-blocking and closed on exec. TCP_NODELAY and the like are inherited
 /// from the listener.
 pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    let accepted = retry(|| {
-        // SAFETY: no address is asked for, so both pointers may be null.
-        let fd = unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
-        fd as isize
-    });
-    match accepted {
-        // SAFETY: accept4 returned a descriptor that nobody else owns.
-        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
-        // The peer gave up while it was queued: the next one is what was asked for.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => accept(fd),
-        Err(error) => Err(error),
+    loop {
+        match accept_waiting(fd) {
+            // The peer gave up while it was queued: the next one is what was asked for.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            accepted => return accepted,
+        }
     }
+}
+
+/// `accept` that waits for a connection if the listener is in blocking mode. A signal, or its time limit, ends it with an error.
+pub(crate) fn accept_waiting(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no address is asked for, so both pointers may be null.
+    let fd = unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    // SAFETY: accept4 returned a descriptor that nobody else owns.
+    outcome(fd as isize).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// A listening socket with the options its connections inherit.
@@ -158,15 +167,15 @@ fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value
 
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
-        let result = call();
-        if result >= 0 {
-            return Ok(result as usize);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match outcome(call()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
+}
+
+fn outcome(result: isize) -> io::Result<usize> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
 }
 
 /// A descriptor for a socket made elsewhere, made fit for the loop.

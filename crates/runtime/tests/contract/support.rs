@@ -61,6 +61,11 @@ macro_rules! on_every_driver {
             fn uring() {
                 crate::support::on(Kind::Uring, super::$test);
             }
+
+            #[test]
+            fn blocking() {
+                crate::support::on(Kind::Blocking, super::$test);
+            }
         }
     )* };
 }
@@ -105,6 +110,11 @@ macro_rules! alone_on_every_driver {
             fn uring() {
                 crate::support::alone(concat!(module_path!(), "::uring"), Kind::Uring, super::$test);
             }
+
+            #[test]
+            fn blocking() {
+                crate::support::alone(concat!(module_path!(), "::blocking"), Kind::Blocking, super::$test);
+            }
         }
     )* };
 }
@@ -113,7 +123,7 @@ macro_rules! alone_on_every_driver {
 fn the_macros_name_every_driver() {
     let mut names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     names.sort_unstable();
-    let expected = ["epoll-edge", "epoll-level", "poll", "portable", "select", "sigio", "uring"];
+    let expected = ["blocking", "epoll-edge", "epoll-level", "poll", "portable", "select", "sigio", "uring"];
     assert_eq!(names, expected, "a new driver belongs into both macros of this file");
 }
 

@@ -7,9 +7,11 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
+use crate::config::plan::Architecture;
 use crate::config::{self, Plan};
 use crate::observe::admin;
-use crate::worker::server::Server;
+use crate::prefork;
+use crate::worker::server::Prepared;
 
 /// Serve what a configuration file says.
 #[derive(Debug, Args)]
@@ -28,17 +30,23 @@ impl Run {
 
 /// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent.
 pub(super) fn serve_until_told(plan: Plan) -> Result<(), Failure> {
+    if plan.architecture == Architecture::Mp {
+        return prefork::serve_until_told(plan).map_err(Failure::Failed);
+    }
     // Before anything listens, so that no signal finds the process without a hand to catch it.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
         .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
     let admin_address = plan.admin.clone();
-    let server = Server::start(plan).map_err(Failure::Failed)?;
+    let prepared = Prepared::new(plan).map_err(Failure::Failed)?;
+    let described = prepared.describe();
+    let addresses = prepared.addresses().to_vec();
+    let server = prepared.start().map_err(Failure::Failed)?;
     if let Some(address) = admin_address {
         let status = server.status();
         admin::start(&address, move || status.json().to_string()).map_err(Failure::Failed)?;
     }
-    eprintln!("{}", server.describe());
-    for address in server.addresses() {
+    eprintln!("{described}");
+    for address in addresses {
         eprintln!("listening on http://{address}");
     }
     for signal in signals.forever() {

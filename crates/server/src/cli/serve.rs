@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::Failure;
 use super::run::serve_until_told;
-use crate::config::choice::{AccessLog, DiskMode, DriverChoice, LogFormat};
+use crate::config::architecture::Wish;
+use crate::config::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat};
 use crate::config::{Plan, check_folder, parse_listen, parse_size};
 
 /// Serve a folder over HTTP/1.1.
@@ -22,15 +23,21 @@ pub struct Serve {
     /// Where to listen: ADDR:PORT, :PORT or [V6]:PORT; may be given several times [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Vec<SocketAddr>,
-    /// Worker threads [default: one for each core this process may use]
+    /// How connections are shared out: amped (one loop, helpers for the disk), symped (a loop for each core), sped (one loop,
+    /// the disk inline), mt (a thread for each connection), mp (a process for each) [default: symped, or amped with one worker]
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<Architecture>,
+    /// Worker threads, or processes [default: one for each core this process may use; with mt and mp 64]
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     workers: Option<usize>,
-    /// How the loops wait for the kernel: auto, uring, epoll-edge, epoll-level, poll, select, sigio, portable
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    driver: DriverChoice,
+    /// How the loops wait for the kernel: auto, uring, epoll-edge, epoll-level, poll, select, sigio, portable, blocking
+    /// [default: auto]
+    #[arg(long, value_name = "NAME")]
+    driver: Option<DriverChoice>,
     /// Where the disk is waited for: amped (memory first, then helpers), inline (on the loop), helpers (always)
-    #[arg(long, value_name = "HOW", default_value = "amped")]
-    disk: DiskMode,
+    /// [default: as the architecture says, else amped]
+    #[arg(long, value_name = "HOW")]
+    disk: Option<DiskMode>,
     /// Memory for cached files: 64KB, 256MB, 1GiB; 0 turns the cache off
     #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = parse_size)]
     cache: u64,
@@ -48,13 +55,13 @@ pub struct Serve {
 impl Serve {
     pub(super) fn execute(self) -> Result<(), Failure> {
         check_folder(&self.directory).map_err(|error| Failure::Usage(format!("amped: {error}")))?;
-        let mut plan = Plan::for_folder(&self.directory);
+        let wish =
+            Wish { architecture: self.architecture, driver: self.driver, disk: self.disk, workers: self.workers };
+        let shape = wish.settle().map_err(|conflict| Failure::Usage(format!("amped: {}", conflict.sentence)))?;
+        let mut plan = Plan::for_folder(&self.directory).with_shape(shape);
         if !self.listen.is_empty() {
             plan.listen = self.listen;
         }
-        plan.workers = self.workers.unwrap_or(plan.workers);
-        plan.driver = self.driver;
-        plan.disk = self.disk;
         plan.cache_bytes = self.cache;
         plan.access_log = AccessLog::from_word(&self.access_log, LogFormat::Combined);
         plan.admin = self.admin;

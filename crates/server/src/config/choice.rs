@@ -1,4 +1,4 @@
-//! The choices that have names: driver, disk, access log, symbolic links.
+//! The choices that have names: architecture, driver, disk, access log, symbolic links.
 //!
 //! Goal: the command line and the file accept the same words and refuse others with the same
 //! sentence. One table per choice; the first name is the default.
@@ -10,6 +10,21 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::nearest::one_of;
+
+/// How connections are shared out over loops, threads and processes. Without a choice, the number of workers decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// One event loop, helpers for the disk.
+    Amped,
+    /// An event loop for each core.
+    Symped,
+    /// One event loop that waits for the disk itself.
+    Sped,
+    /// A thread for each connection, from a pool.
+    Mt,
+    /// A process for each connection, from a pool that is forked before.
+    Mp,
+}
 
 /// The system interface of the event loops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +46,8 @@ pub enum DriverChoice {
     Sigio,
     /// The system's own way, by the `polling` crate.
     Portable,
+    /// Blocking calls, one connection at a time.
+    Blocking,
 }
 
 /// Where work that may wait on the disk is done.
@@ -142,9 +159,11 @@ macro_rules! named {
     };
 }
 
+named!(Architecture, "architecture",
+    "amped" => Amped, "symped" => Symped, "sped" => Sped, "mt" => Mt, "mp" => Mp);
 named!(DriverChoice, "driver",
     "auto" => Auto, "uring" => Uring, "epoll-edge" => EpollEdge, "epoll-level" => EpollLevel,
-    "poll" => Poll, "select" => Select, "sigio" => Sigio, "portable" => Portable);
+    "poll" => Poll, "select" => Select, "sigio" => Sigio, "portable" => Portable, "blocking" => Blocking);
 named!(DiskMode, "disk mode", "amped" => Amped, "inline" => Inline, "helpers" => Helpers);
 named!(Symlinks, "symlink policy", "within" => Within, "never" => Never, "anywhere" => Anywhere);
 named!(LogFormat, "log format", "combined" => Combined, "json" => Json);
@@ -171,7 +190,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown driver `epol-edge`: did you mean `epoll-edge`? \
-             (valid: `auto`, `uring`, `epoll-edge`, `epoll-level`, `poll`, `select`, `sigio`, `portable`)"
+             (valid: `auto`, `uring`, `epoll-edge`, `epoll-level`, `poll`, `select`, `sigio`, `portable`, `blocking`)"
         );
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::choice::{AccessLog, DiskMode, DriverChoice, LogFormat, Symlinks};
+use super::architecture::{Shape, Wish};
+pub use super::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat, Symlinks};
 pub use super::pattern::Pattern;
 pub use super::template::{Parts, Template};
 
@@ -17,7 +18,9 @@ pub use super::template::{Parts, Template};
 pub struct Plan {
     /// Addresses to listen on; never empty, no two alike.
     pub listen: Vec<SocketAddr>,
-    /// Worker threads, each with its own loop; at least 1.
+    /// How connections are shared out.
+    pub architecture: Architecture,
+    /// Worker threads, each with its own loop, or processes; at least 1.
     pub workers: usize,
     /// The system interface of the loops.
     pub driver: DriverChoice,
@@ -163,16 +166,29 @@ impl Plan {
         let root = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
         Plan { sites: vec![Site::for_folder(&root)], ..Plan::default() }
     }
+
+    /// Whether a worker serves a connection to its end before it accepts another.
+    pub fn serves_one_by_one(&self) -> bool {
+        matches!(self.architecture, Architecture::Mt | Architecture::Mp)
+    }
+
+    /// The same with another architecture and what goes with it.
+    pub fn with_shape(self, shape: Shape) -> Plan {
+        let Shape { architecture, driver, disk, workers } = shape;
+        Plan { architecture, driver, disk, workers, ..self }
+    }
 }
 
 impl Default for Plan {
     /// The defaults of every key, with no site.
     fn default() -> Plan {
+        let Shape { architecture, driver, disk, workers } = Wish::default().settle().expect("no wish, no conflict");
         Plan {
             listen: vec![Plan::DEFAULT_LISTEN],
-            workers: default_workers(),
-            driver: DriverChoice::Auto,
-            disk: DiskMode::Amped,
+            architecture,
+            workers,
+            driver,
+            disk,
             cache_bytes: 256_000_000,
             revalidate: Duration::from_secs(1),
             helpers: 32,
@@ -252,11 +268,6 @@ impl<'a> Fields<'a> {
         }
         self.cache_control = cache_control.or(self.cache_control);
     }
-}
-
-/// Cores this process may use: the affinity mask and the cgroup's quota count.
-fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Plan {

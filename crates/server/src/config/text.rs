@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::choice::{DiskMode, DriverChoice, LogFormat, Symlinks};
+use super::choice::{Architecture, DiskMode, DriverChoice, LogFormat, Symlinks};
 use super::pattern::Pattern;
 use super::template::Template;
 use super::typed::{At, OneOrMany, Pairs, Word};
@@ -20,8 +20,11 @@ pub struct FileText {
     /// Addresses to listen on: `127.0.0.1:8080`, `[::1]:8080`, or `:8080` for every IPv4 address.
     #[schemars(extend("default" = "127.0.0.1:8080"))]
     pub listen: Option<OneOrMany<Listen>>,
+    /// How connections are shared out over loops, threads and processes. Default: `amped` with one
+    /// worker, `symped` with more, `mt` with the driver `blocking`.
+    pub architecture: Option<At<Word<Architecture>>>,
     /// Worker threads, each with its own event loop, 1 to 1024. Default: the cores this process
-    /// may use.
+    /// may use; with `mt` threads, with `mp` processes, one for each connection, and 64.
     #[schemars(range(min = 1, max = 1024))]
     pub workers: Option<At<i64>>,
     /// The system interface of the event loops.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -97,10 +97,7 @@ impl Writer {
         let (sink, format) = match choice {
             Choice::Off => return Ok(None),
             Choice::Stderr { format } => (Sink::Stderr, *format),
-            Choice::File { path, format } => {
-                let file = open(path).map_err(|error| format!("access log {}: {error}", path.display()))?;
-                (Sink::File(path.clone(), file), *format)
-            }
+            Choice::File { path, format } => (Sink::File(path.clone(), open_or_explain(path)?), *format),
         };
         let (queue, messages) = sync_channel(MAX_QUEUED);
         let thread = std::thread::Builder::new().name("amped-log".into());
@@ -125,6 +122,17 @@ impl Writer {
         self.state.reopen.store(true, Relaxed);
         // Where the queue is full the thread will look without being told.
         let _ = self.queue.try_send(Message::Nudge);
+    }
+
+    /// Whether the log the plan asks for can be opened: for a process that only starts those that write.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn check(choice: &Choice) -> Result<(), String> {
+        match choice {
+            Choice::Off | Choice::Stderr { .. } => Ok(()),
+            Choice::File { path, .. } => open_or_explain(path).map(drop),
+        }
     }
 
     /// Lines that the disk would not take.
@@ -256,7 +264,11 @@ impl Sink {
     }
 }
 
-fn open(path: &PathBuf) -> io::Result<File> {
+fn open_or_explain(path: &Path) -> Result<File, String> {
+    open(path).map_err(|error| format!("access log {}: {error}", path.display()))
+}
+
+fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 

@@ -1,10 +1,12 @@
 //! The admin address: the server's numbers as JSON, for people and scripts.
 //!
-//! It lives on a thread of its own with blocking calls, one client at a time: whatever it does, no loop notices.
+//! It lives on a thread of its own (with processes, in their parent) with blocking calls, one client at a time: whatever it
+//! does, no loop notices.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 /// Answers `GET /status` on `address` (`ADDR:PORT` or `unix:PATH`) with what `status` returns, until the process ends.
@@ -12,51 +14,72 @@ use std::time::Duration;
 /// # Errors
 /// The address and what the system said.
 pub fn start(address: &str, status: impl Fn() -> String + Send + 'static) -> Result<(), String> {
-    let explain = |error: io::Error| format!("cannot listen on the admin address {address}: {error}");
-    let listener = Listener::bind(address).map_err(explain)?;
+    let listener = Listener::bind(address)?;
     let thread = std::thread::Builder::new().name("amped-admin".into());
-    thread.spawn(move || listener.serve(&status)).map_err(explain)?;
+    let serve = move || {
+        loop {
+            listener.serve_one(&status);
+        }
+    };
+    thread.spawn(serve).map_err(|error| format!("cannot serve the admin address {address}: {error}"))?;
     Ok(())
 }
 
-enum Listener {
+/// Where it is asked.
+#[derive(Debug)]
+pub enum Listener {
+    /// `ADDR:PORT`.
     Tcp(TcpListener),
+    /// `unix:PATH`.
     Unix(UnixListener),
 }
 
 impl Listener {
-    fn bind(address: &str) -> io::Result<Self> {
-        match address.strip_prefix("unix:") {
+    /// Listens on `ADDR:PORT` or `unix:PATH`.
+    ///
+    /// # Errors
+    /// The address and what the system said.
+    pub fn bind(address: &str) -> Result<Self, String> {
+        let bound = match address.strip_prefix("unix:") {
             Some(path) => {
                 // A socket that an earlier process left behind is in the way, and nobody listens on it.
-                if std::os::unix::net::UnixStream::connect(path).is_err() {
+                if UnixStream::connect(path).is_err() {
                     let _ = std::fs::remove_file(path);
                 }
                 UnixListener::bind(path).map(Self::Unix)
             }
             None => TcpListener::bind(address).map(Self::Tcp),
-        }
+        };
+        bound.map_err(|error| format!("cannot listen on the admin address {address}: {error}"))
     }
 
-    fn serve(&self, status: &impl Fn() -> String) {
-        loop {
-            let answered = match self {
-                Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.set_write_timeout(Some(PATIENCE))?;
-                    answer(&stream, &stream, status)
-                }),
-                Self::Unix(listener) => listener.accept().and_then(|(stream, _)| {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.set_write_timeout(Some(PATIENCE))?;
-                    answer(&stream, &stream, status)
-                }),
-            };
-            // A client that misbehaves has no answer, and the next one is not concerned. Without a descriptor to be had, asking
-            // for one again and again would only keep a core busy.
-            if answered.is_err() {
-                std::thread::sleep(PAUSE);
-            }
+    /// Waits for a client and answers it.
+    pub fn serve_one(&self, status: &impl Fn() -> String) {
+        let answered = match self {
+            Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                answer(&stream, &stream, status)
+            }),
+            Self::Unix(listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                answer(&stream, &stream, status)
+            }),
+        };
+        // A client that misbehaves has no answer, and the next one is not concerned. Without a descriptor to be had, asking
+        // for one again and again would only keep a core busy.
+        if answered.is_err() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
         }
     }
 }

@@ -24,6 +24,7 @@ pub fn choose(choice: DriverChoice) -> Chosen {
         DriverChoice::Select => Kind::Select,
         DriverChoice::Sigio => Kind::Sigio,
         DriverChoice::Portable => Kind::Portable,
+        DriverChoice::Blocking => Kind::Blocking,
     };
     match driver::probe(asked) {
         Ok(()) => Chosen { kind: asked, reason: "as asked".into() },

@@ -87,9 +87,7 @@ fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>
 
 async fn work(context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<OwnedFd>) {
     let accepting = Rc::new(Accepting::default());
-    for socket in sockets {
-        accepting.start(socket, &context, &reception);
-    }
+    accepting.start(sockets, &context, &reception);
     flush_log(&context);
     let seat = &reception.seats[reception.place];
     while let Call::Handed(sockets) = seat.call().await {
@@ -113,12 +111,22 @@ struct Accepting {
 }
 
 impl Accepting {
-    fn start(self: &Rc<Self>, socket: OwnedFd, context: &Rc<Context>, reception: &Rc<Reception>) {
-        let listener = match Listener::new(context.runtime(), socket) {
-            Ok(listener) => listener,
-            Err(error) => return eprintln!("amped: a listening socket: {error}"),
-        };
-        let receive = listen::receive(listener, Rc::clone(context), Rc::clone(reception));
+    fn start(self: &Rc<Self>, sockets: Vec<OwnedFd>, context: &Rc<Context>, reception: &Rc<Reception>) {
+        let listener = |socket| Listener::new(context.runtime(), socket);
+        let complain = |error| eprintln!("amped: a listening socket: {error}");
+        let listeners = sockets.into_iter().map(listener).filter_map(|made| made.map_err(complain).ok());
+        let of_its_own = || (Rc::clone(context), Rc::clone(reception));
+        if context.answers.plan().serves_one_by_one() {
+            let (context, reception) = of_its_own();
+            return self.spawn(&context.clone(), listen::receive_one_by_one(listeners.collect(), context, reception));
+        }
+        for listener in listeners {
+            let (context, reception) = of_its_own();
+            self.spawn(&context.clone(), listen::receive(listener, context, reception));
+        }
+    }
+
+    fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {
         let this = Rc::clone(self);
         context.runtime().spawn(async move {
             let mut receive = std::pin::pin!(receive);

@@ -11,70 +11,126 @@ use amped_runtime::net::Listener;
 use super::{Chosen, Readings, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
-use crate::config::plan::Plan;
+use crate::config::plan::{Architecture, Plan};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
 use crate::route::Router;
+
+/// What there must be before the first thread: sockets that listen, open folders, error pages.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: Plan,
+    chosen: Chosen,
+    sockets: Vec<Vec<OwnedFd>>,
+    router: Arc<Router>,
+    roots: Arc<Roots>,
+    error_pages: Arc<ErrorPages>,
+}
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    chosen: Chosen,
-    addresses: Vec<std::net::SocketAddr>,
+    /// What all workers listen on, where they share it.
+    sockets: Vec<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
     readings: Arc<[Readings]>,
 }
 
-impl Server {
-    /// Binds, opens what is served, and starts the workers. On return connections are accepted.
+impl Prepared {
+    /// Binds, and opens what is served. No thread is started, and connections wait in the kernel's queue.
     ///
     /// # Errors
     /// In words: an address in use, a folder that cannot be opened, an error page that is not there.
-    pub fn start(mut plan: Plan) -> Result<Self, String> {
-        let max_connections = plan.limits.max_connections.unwrap_or_else(default_max_connections);
-        // Without room the kernel makes it later, when a loop has to wait for it: slower, not wrong.
-        let _ = amped_runtime::make_room_for_descriptors(max_connections + RESERVED_DESCRIPTORS);
+    pub fn new(mut plan: Plan) -> Result<Self, String> {
+        if plan.architecture != Architecture::Mp {
+            // Without room the kernel makes it later, when a loop has to wait for it: slower, not wrong. A process that serves
+            // one connection needs none.
+            let _ = amped_runtime::make_room_for_descriptors(max_connections(&plan) + RESERVED_DESCRIPTORS);
+        }
         let chosen = choose(plan.driver);
-        let (addresses, sockets) = bind(&mut plan)?;
-        let plan = Arc::new(plan);
-        let shared = Arc::new(Shared {
-            router: Arc::new(Router::new(&plan)),
-            roots: Arc::new(Roots::open(&plan)?),
-            shelf: Arc::new(Shelf::new(plan.cache_bytes)),
-            error_pages: Arc::new(ErrorPages::load(&plan)?),
-            helpers: Helpers::new(plan.helpers, plan.helper_queue),
-            seats: (0..plan.workers).map(|_| Arc::default()).collect(),
-            log: Writer::start(&plan.access_log)?,
-            driver: chosen.kind,
-            max_connections,
-            plan,
-        });
-        let (threads, readings) = start_workers(&shared, sockets)?;
-        Ok(Self { shared, chosen, addresses, threads, readings: readings.into() })
+        let sockets = bind(&mut plan)?;
+        let (roots, error_pages) = (Arc::new(Roots::open(&plan)?), Arc::new(ErrorPages::load(&plan)?));
+        Ok(Self { chosen, sockets, router: Arc::new(Router::new(&plan)), roots, error_pages, plan })
     }
 
-    /// Where it listens; ports that were asked for as 0 are filled in.
+    /// What is to be served and how; ports that were asked for as 0 are filled in.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Where it listens.
     pub fn addresses(&self) -> &[std::net::SocketAddr] {
-        &self.addresses
+        &self.plan.listen
     }
 
     /// The start-up line: what an operator wants to know before anything else.
     pub fn describe(&self) -> String {
-        let Shared { plan, roots, .. } = &*self.shared;
+        let Self { plan, roots, chosen, .. } = self;
         let mounts: Vec<String> = roots.iter().map(|root| root.mount().to_string()).collect();
-        let (workers, driver) = (plan.workers, self.chosen.kind);
         let cache = plan.cache_bytes as f64 / 1e6;
+        let each = match plan.architecture {
+            Architecture::Mt => "thread",
+            Architecture::Mp => "process",
+            _ => "worker",
+        };
+        let plural = match (plan.workers, plan.architecture) {
+            (1, _) => "",
+            (_, Architecture::Mp) => "es",
+            _ => "s",
+        };
         format!(
-            "amped {}: driver {driver} ({}), {workers} worker{}, cache {cache:.0} MB, disk {} ({})",
+            "amped {}: driver {} ({}), architecture {}, {} {each}{plural}, cache {cache:.0} MB, disk {} ({})",
             env!("CARGO_PKG_VERSION"),
-            self.chosen.reason,
-            if workers == 1 { "" } else { "s" },
+            chosen.kind,
+            chosen.reason,
+            plan.architecture.name(),
+            plan.workers,
             plan.disk.name(),
             mounts.first().map_or("no folder", String::as_str),
         )
     }
 
+    /// This process's part of it, when each worker is a process: one worker, and its share of the cache.
+    pub fn one_process(mut self) -> Self {
+        self.plan.cache_bytes /= self.plan.workers as u64;
+        self.plan.workers = 1;
+        self
+    }
+
+    /// Refuses connections from now on, also where others listen on the same sockets.
+    pub fn refuse(&self) {
+        refuse(self.sockets.iter().flatten());
+    }
+
+    /// Starts the workers. On return connections are accepted.
+    ///
+    /// # Errors
+    /// In words: no thread to be had, a log that cannot be opened.
+    pub fn start(mut self) -> Result<Server, String> {
+        let sockets = match self.plan.architecture {
+            Architecture::Mt => self.sockets.split_off(self.plan.workers).into_iter().flatten().collect(),
+            _ => Vec::new(),
+        };
+        let plan = Arc::new(self.plan);
+        let shared = Arc::new(Shared {
+            router: self.router,
+            roots: self.roots,
+            shelf: Arc::new(Shelf::new(plan.cache_bytes)),
+            error_pages: self.error_pages,
+            helpers: Helpers::new(plan.helpers, plan.helper_queue),
+            seats: (0..plan.workers).map(|_| Arc::default()).collect(),
+            log: Writer::start(&plan.access_log)?,
+            driver: self.chosen.kind,
+            max_connections: max_connections(&plan),
+            plan,
+        });
+        let (threads, readings) = start_workers(&shared, self.sockets)?;
+        Ok(Server { shared, sockets, threads, readings: readings.into() })
+    }
+}
+
+impl Server {
     /// What the workers let others read.
     pub fn status(&self) -> Status {
         Status { shared: Arc::clone(&self.shared), readings: Arc::clone(&self.readings) }
@@ -89,6 +145,8 @@ impl Server {
 
     /// Finishes what is being sent, ends, and says what there was.
     pub fn stop(self) -> String {
+        // Each worker closes its own sockets, but shared ones are open until the last has.
+        refuse(&self.sockets);
         self.shared.seats.iter().for_each(|seat| seat.drain());
         for thread in self.threads {
             // A worker that panicked has said so; the others' work is finished all the same.
@@ -118,6 +176,7 @@ impl Status {
         let turns: Vec<_> = self.readings.iter().map(|reading| turns(&reading.meter)).collect();
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "architecture": self.shared.plan.architecture.name(),
             "driver": self.shared.driver.name(),
             "connections": self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>(),
             "counters": counters.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
@@ -176,19 +235,34 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
     serde_json::json!({ "longest": worst, "below_us": histogram })
 }
 
-/// A socket per worker for every address. A port of 0 is chosen once and then shared.
-fn bind(plan: &mut Plan) -> Result<(Vec<std::net::SocketAddr>, Vec<Vec<OwnedFd>>), String> {
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..plan.workers).map(|_| Vec::new()).collect();
+/// For every worker a socket for every address. A port of 0 is chosen once and then shared.
+fn bind(plan: &mut Plan) -> Result<Vec<Vec<OwnedFd>>, String> {
+    // Threads that serve one connection at a time share one queue, as processes do: a queue of its own would wait for its thread.
+    let queues = if plan.serves_one_by_one() { 1 } else { plan.workers };
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..queues).map(|_| Vec::new()).collect();
     for address in &mut plan.listen {
-        Listener::is_free(*address).map_err(|error| explain(*address, &error))?;
+        let at = *address;
+        let failed = |error: std::io::Error| explain(at, &error);
+        Listener::is_free(at).map_err(failed)?;
         for worker in &mut sockets {
-            let socket = Listener::bind(*address).map_err(|error| explain(*address, &error))?;
-            Listener::defer(&socket).map_err(|error| explain(*address, &error))?;
-            *address = Listener::address_of(&socket).map_err(|error| explain(*address, &error))?;
+            let socket = Listener::bind(*address).map_err(failed)?;
+            Listener::defer(&socket).map_err(failed)?;
+            *address = Listener::address_of(&socket).map_err(failed)?;
             worker.push(socket);
         }
     }
-    Ok((plan.listen.clone(), sockets))
+    if plan.architecture == Architecture::Mt {
+        let shared = |_| sockets[0].iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
+        // One more than there are threads: for `Server::stop`.
+        let clones = (0..plan.workers).map(shared).collect::<Result<Vec<_>, _>>();
+        sockets.extend(clones.map_err(|error| format!("cannot share a listening socket: {error}"))?);
+    }
+    Ok(sockets)
+}
+
+fn refuse<'a>(sockets: impl IntoIterator<Item = &'a OwnedFd>) {
+    // One that does not listen any more refuses already.
+    sockets.into_iter().for_each(|socket| drop(Listener::refuse(socket)));
 }
 
 fn explain(address: std::net::SocketAddr, error: &std::io::Error) -> String {
@@ -217,9 +291,10 @@ fn start_workers(shared: &Arc<Shared>, sockets: Vec<Vec<OwnedFd>>) -> Result<Sta
     Ok((threads, readings))
 }
 
-/// What the descriptor limit leaves for connections: some are for files, helpers and the rest of the process.
-fn default_max_connections() -> usize {
-    amped_runtime::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(RESERVED_DESCRIPTORS)
+/// As the plan says, or what the descriptor limit leaves: some are for files, helpers and the rest of the process.
+fn max_connections(plan: &Plan) -> usize {
+    let left = || amped_runtime::descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(RESERVED_DESCRIPTORS);
+    plan.limits.max_connections.unwrap_or_else(left)
 }
 
 const RESERVED_DESCRIPTORS: usize = 1280;

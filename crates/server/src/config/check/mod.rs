@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::architecture::{Conflict, Shape, Wish, With};
 use super::choice::{AccessLog, LogFormat};
 use super::plan::{Limits, OverloadBody, Plan};
 use super::problem::Problem;
@@ -48,11 +49,13 @@ impl Check {
     fn plan(&mut self, text: &FileText) -> Plan {
         let default = Plan::default();
         let format = self.word(&text.access_log_format).unwrap_or_default();
+        let Shape { architecture, driver, disk, workers } = self.shape(text);
         Plan {
             listen: self.listen(text.listen.as_ref()),
-            workers: self.count(&text.workers, "workers", 1..=1024, default.workers),
-            driver: self.word(&text.driver).unwrap_or_default(),
-            disk: self.word(&text.disk).unwrap_or_default(),
+            architecture,
+            workers,
+            driver,
+            disk,
             cache_bytes: self.size(&text.cache, default.cache_bytes),
             revalidate: self.wait(&text.revalidate, NONE..=HOUR, default.revalidate),
             helpers: self.count(&text.helpers, "helpers", 1..=1024, default.helpers),
@@ -64,6 +67,24 @@ impl Check {
             retry_after: self.count(&text.overload.retry_after, "retry_after", 0..=86400, default.retry_after),
             admin: self.admin(&text.admin),
         }
+    }
+
+    fn shape(&mut self, text: &FileText) -> Shape {
+        let wish = Wish {
+            architecture: self.word(&text.architecture),
+            driver: self.word(&text.driver),
+            disk: self.word(&text.disk),
+            workers: text.workers.as_ref().map(|_| self.count(&text.workers, "workers", 1..=1024, 1)),
+        };
+        wish.settle().unwrap_or_else(|Conflict { with, sentence }| {
+            let span = match with {
+                With::Driver => text.driver.as_ref().map(|typed| typed.span.clone()),
+                With::Disk => text.disk.as_ref().map(|typed| typed.span.clone()),
+                With::Workers => text.workers.as_ref().map(|typed| typed.span.clone()),
+            };
+            self.problems.push(Problem { span, ..Problem::whole(sentence) });
+            Wish::default().settle().expect("no wish, no conflict")
+        })
     }
 
     fn limits(&mut self, text: &LimitsText) -> Limits {

@@ -7,7 +7,7 @@ fn an_unknown_key_is_shown_with_the_nearest() {
     assert_eq!(
         report("workers = 2\nlisten_ = \":8080\"\n[limits]\n"),
         "error: unknown key `listen_`\n --> amped.toml:2:1\n  |\n2 | listen_ = \":8080\"\n  \
-         | ^^^^^^^ did you mean `listen`?\n  = valid keys: `listen`, `workers`, `driver`, `disk`, \
+         | ^^^^^^^ did you mean `listen`?\n  = valid keys: `listen`, `architecture`, `workers`, `driver`, `disk`, \
          `cache`, `revalidate`, `helpers`, `helper_queue`, `access_log`, `access_log_format`, \
          `admin`, `limits`, `overload`, `sites`\n"
     );
@@ -51,6 +51,10 @@ fn mistakes_point_to_their_place() {
         (format!("listen = 80\n{SITE}"), "expected a text", "80"),
         (format!("workers = \"two\"\n{SITE}"), "expected a whole number", "\"two\""),
         (format!("workers = -1\n{SITE}"), "expected 1 to 1024", "-1"),
+        (format!("architecture = \"mtt\"\n{SITE}"), "did you mean `mt`?", "\"mtt\""),
+        (format!("architecture = \"mt\"\ndriver = \"poll\"\n{SITE}"), "`mt` and driver `poll`", "\"poll\""),
+        (format!("architecture = \"mp\"\ndisk = \"helpers\"\n{SITE}"), "`mp` and disk `helpers`", "\"helpers\""),
+        (format!("architecture = \"amped\"\nworkers = 2\n{SITE}"), "`amped` and 2 workers", "2"),
         (format!("revalidate = \"2h\"\n{SITE}"), "out of range", "\"2h\""),
         (format!("access_log = \"no/where\"\n{SITE}"), "cannot be written", "\"no/where\""),
         (format!("[overload]\nbody = \"site\"\n{SITE}"), "not a file", "\"site\""),
