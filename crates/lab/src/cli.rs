@@ -28,7 +28,7 @@ use crate::target;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "amped-lab", version, about)]
 pub struct Arguments {
-    /// What to ask: http://HOST[:PORT]/PATH; with --urls, --folder or --log only the server counts
+    /// What to ask: `http://HOST:PORT/PATH`; with --urls, --folder or --log only the server counts
     #[arg(value_name = "URL")]
     pub url: String,
 
