@@ -25,6 +25,7 @@ pub struct Meter {
     /// What the thread had used when a turn last began, read once a millisecond at most, and when that was.
     used: [AtomicU64; 3],
     used_read_us: AtomicU64,
+    overflows: AtomicU64,
 }
 
 /// The longest turn so far.
@@ -55,6 +56,7 @@ impl Default for Meter {
             step: Mutex::default(),
             used: used().map(AtomicU64::new),
             used_read_us: AtomicU64::default(),
+            overflows: AtomicU64::default(),
         }
     }
 }
@@ -110,6 +112,15 @@ impl Meter {
     /// The longest turn since the start, or since the last `reset`.
     pub fn worst(&self) -> Option<Worst> {
         *self.worst.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often the driver's queue of reports was full and everything was looked at instead (`sigio`).
+    pub fn overflows(&self) -> u64 {
+        self.overflows.load(Relaxed)
+    }
+
+    pub(crate) fn overflowed(&self, so_far: u64) {
+        self.overflows.store(so_far, Relaxed);
     }
 
     /// Turns by length: `(upper bound in microseconds, count)` for every bucket.

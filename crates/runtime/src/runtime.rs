@@ -148,6 +148,9 @@ impl Runtime {
         // Tasks woken meanwhile get another turn, but events are looked at in between, without waiting.
         let limit = executor::has_ready().then_some(Duration::ZERO);
         self.driver().wait(limit)?;
+        if self.kind == driver::Kind::Sigio {
+            self.meter.overflowed(self.driver().overflows());
+        }
         self.meter.turn_began(self.clock.advance());
         self.driver().expire(self.clock.ticks());
         Ok(())

@@ -192,6 +192,7 @@ impl Status {
                 "longest_delay_us": helpers.longest_delay.as_micros() as u64,
             },
             "turns": turns,
+            "signal_queue_overflows": self.readings.iter().map(|reading| reading.meter.overflows()).sum::<u64>(),
         })
     }
 
