@@ -72,7 +72,7 @@ fn sorted(schema: &mut Schema) {
         let by_name: std::collections::BTreeMap<_, _> = std::mem::take(map).into_iter().collect();
         map.extend(by_name);
     };
-    let keywords = schema.ensure_object();
+    let Some(keywords) = schema.as_object_mut() else { return };
     sort(keywords);
     for named in ["properties", "definitions"] {
         if let Some(serde_json::Value::Object(map)) = keywords.get_mut(named) {
