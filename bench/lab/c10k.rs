@@ -44,10 +44,15 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     }
     let mut lines = Vec::new();
     let mut memory = Vec::new();
-    for subject in ["epoll-edge", "uring", "poll"].map(Subject::driver).into_iter().chain(PEERS.map(Subject::Peer)) {
+    let mut modem_servers = ["epoll-edge", "uring"].map(Subject::driver).to_vec();
+    modem_servers.extend([Subject::Peer("nginx"), Subject::Peer("lighttpd")]);
+    if !lab.quick {
+        modem_servers.extend([Subject::driver("poll"), Subject::Peer("h2o")]);
+    }
+    for subject in modem_servers {
         let mut points = Vec::new();
         let mut each = Vec::new();
-        for clients in lab.pick(vec![1_000, 10_000], vec![1_000, 5_000, 10_000, 17_500]) {
+        for clients in lab.pick(vec![10_000], vec![1_000, 5_000, 10_000, 17_500]) {
             match modems(lab, &subject, &root, clients) {
                 Ok(seen) => {
                     points.push((f64::from(clients), seen.fast_p99));

@@ -17,8 +17,7 @@ use crate::bench::report::{count, millis};
 /// No control groups here, or the files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let files = Files::tail()?;
-    let sizes =
-        lab.pick(vec![2_000, 20_000, 60_000, 200_000], vec![2_000, 10_000, 20_000, 40_000, 80_000, 120_000, 200_000]);
+    let sizes = lab.pick(vec![2_000, 40_000, 200_000], vec![2_000, 10_000, 20_000, 40_000, 80_000, 120_000, 200_000]);
     let mut notes = Vec::new();
     let mut lines: Vec<Line> = Vec::new();
     let mut rows = Vec::new();

@@ -21,7 +21,16 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     let mut rows = Vec::new();
     let mut lines = Vec::new();
     let amped = ["epoll-edge", "uring"].map(Subject::driver).into_iter();
-    for subject in amped.chain(["nginx", "lighttpd", "h2o"].map(Subject::Peer)) {
+    let peers = ["nginx", "lighttpd", "h2o"].map(Subject::Peer).into_iter();
+    // One loop that answers a constant, in three ways: the difference is the way and nothing else.
+    let ways = [
+        ("null, one gathered send", "--send gathered"),
+        ("null, a send each", "--send each"),
+        ("null, head and body", "--send halves"),
+        ("null, the same with Nagle", "--send halves --nagle on"),
+    ];
+    let nulls = ways.map(|(name, words)| Subject::Null { name, words });
+    for subject in amped.chain(peers).chain(nulls) {
         let mut points = Vec::new();
         let measured = subject.serve(lab, &root, "64MB", None).and_then(|running| {
             for &depth in &depths {
@@ -43,6 +52,12 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         println!("pipelining: {}", subject.name());
         lines.push(Line { name: subject.name().into(), points });
     }
+    let waits = |name: &str| rows.iter().find(|row: &&Vec<String>| row[0] == name).map_or("–", |row| &row[3]);
+    let nagle = format!(
+        "A head and a body in two sends take {} at depth 1, with Nagle's algorithm {}.",
+        waits(ways[2].0),
+        waits(ways[3].0)
+    );
     let gain = |line: &Line| Some(line.points.last()?.1 / line.points.first()?.1);
     let said: Vec<_> = lines.iter().filter_map(|line| Some(format!("{} {:.1}", line.name, gain(line)?))).collect();
     let most = depths.last().copied().unwrap_or_default();
@@ -51,7 +66,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         about: "16 connections, 100-byte files, up to 64 requests under way on each. Requests per second of the server's processor time, \
                 medians of three rounds."
             .into(),
-        shows: format!("With {most} requests under way instead of 1 a second of processor time serves this many times the requests: {}.", said.join(", ")),
+        shows: format!("With {most} requests under way instead of 1 a second of processor time serves this many times the requests: {}. {nagle}", said.join(", ")),
         plots: vec![Plot {
             title: "Requests per second of processor time".into(),
             x: Axis::log("requests under way on each connection"),

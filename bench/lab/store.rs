@@ -17,7 +17,7 @@ use crate::bench::report::{count, millis};
 /// No control groups here, or the files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let files = Files::tail()?;
-    let helpers = lab.pick(vec![1, 4, 16, 32], vec![1, 2, 4, 8, 16, 32]);
+    let helpers = lab.pick(vec![1, 8, 32], vec![1, 2, 4, 8, 16, 32]);
     let mut notes = Vec::new();
     let (mut served, mut hits) = (Vec::new(), Vec::new());
     let mut rows = Vec::new();

@@ -37,6 +37,22 @@ macro_rules! on_every_loop {
                 super::$name(Driver::Poll);
             }
             #[test]
+            fn epoll_level() {
+                super::$name(Driver::EpollLevel);
+            }
+            #[test]
+            fn portable() {
+                super::$name(Driver::Portable);
+            }
+            #[test]
+            fn select() {
+                super::$name(Driver::Select);
+            }
+            #[test]
+            fn sigio() {
+                super::$name(Driver::Sigio);
+            }
+            #[test]
             fn uring() {
                 super::$name(Driver::Uring);
             }

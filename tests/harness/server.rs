@@ -17,7 +17,11 @@ use super::{Answer, Client, PATIENCE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     EpollEdge,
+    EpollLevel,
     Poll,
+    Portable,
+    Select,
+    Sigio,
     Uring,
     Mt,
     Mp,
@@ -40,7 +44,11 @@ impl Driver {
     pub fn name(self) -> &'static str {
         match self {
             Self::EpollEdge => "epoll-edge",
+            Self::EpollLevel => "epoll-level",
             Self::Poll => "poll",
+            Self::Portable => "portable",
+            Self::Select => "select",
+            Self::Sigio => "sigio",
             Self::Uring => "uring",
             Self::Mt | Self::Mp => "blocking",
         }

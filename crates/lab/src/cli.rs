@@ -28,7 +28,7 @@ use crate::target;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "amped-lab", version, about)]
 pub struct Arguments {
-    /// What to ask: http://HOST[:PORT]/PATH; with --urls, --folder or --log only the server counts
+    /// What to ask: `http://HOST:PORT/PATH`; with --urls, --folder or --log only the server counts
     #[arg(value_name = "URL")]
     pub url: String,
 
@@ -72,7 +72,7 @@ pub struct Arguments {
     /// Slow senders: send requests one byte at a time, so long apart
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Shape")]
     pub trickle: Option<Duration>,
-    /// The kernel's receive buffer of each connection (SO_RCVBUF) [default: the kernel's choice; 4KiB with --modem]
+    /// The kernel's receive buffer of each connection (SO_RCVBUF) [default: the kernel's choice; 8KiB with --modem]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Shape")]
     pub receive_buffer: Option<usize>,
 

@@ -6,8 +6,11 @@
 //! one enter per turn. No allocation per request. Not a server to show to the world: no limits, no timeouts.
 //!
 //! ```text
-//! null --driver epoll|poll|uring --port P [--size BYTES] [--listen 0.0.0.0]
+//! null --driver epoll|poll|uring --port P [--size BYTES] [--listen 0.0.0.0] [--send gathered|each|halves] [--nagle on|off]
 //! ```
+//!
+//! `--send each` sends every answer by itself, `halves` its head and then its body: what a server does that has not thought of
+//! it. With `--nagle on` the second half waits for the client's delayed acknowledgement. Experiments use them; the bench does not.
 
 use std::io::{self, Error, Result};
 use std::mem::{size_of, zeroed};
@@ -31,12 +34,28 @@ struct Options {
     address: std::net::Ipv4Addr,
     port: u16,
     size: usize,
+    send: Send,
+    nagle: bool,
+}
+
+/// How much goes into one send.
+#[derive(Clone, Copy)]
+enum Send {
+    Gathered,
+    Each,
+    Halves,
 }
 
 impl Options {
     fn from_args() -> Result<Self> {
-        let mut options =
-            Self { driver: "epoll".into(), address: std::net::Ipv4Addr::LOCALHOST, port: 8079, size: 1024 };
+        let mut options = Self {
+            driver: "epoll".into(),
+            address: std::net::Ipv4Addr::LOCALHOST,
+            port: 8079,
+            size: 1024,
+            send: Send::Gathered,
+            nagle: false,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(name) = args.next() {
             let value = args.next().unwrap_or_default();
@@ -45,6 +64,15 @@ impl Options {
                 "--driver" => options.driver = value,
                 "--listen" => options.address = value.parse().map_err(|_| wrong(()))?,
                 "--port" => options.port = value.parse().map_err(|_| wrong(()))?,
+                "--send" => {
+                    options.send = match value.as_str() {
+                        "gathered" => Send::Gathered,
+                        "each" => Send::Each,
+                        "halves" => Send::Halves,
+                        _ => return Err(wrong(())),
+                    }
+                }
+                "--nagle" => options.nagle = value == "on",
                 "--size" => options.size = value.parse().map_err(|_| wrong(()))?,
                 _ => return Err(Error::other(format!("no option {name}"))),
             }
@@ -54,9 +82,9 @@ impl Options {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let answers = Answers::new(options.size);
+    let answers = Answers::new(options.size, options.send);
     raise_descriptor_limit();
-    let listener = listen(options.address, options.port)?;
+    let listener = listen(options)?;
     eprintln!("listening on http://{}:{}", options.address, options.port);
     match options.driver.as_str() {
         "epoll" => epoll(listener, &answers),
@@ -73,8 +101,8 @@ struct Answers {
 }
 
 impl Answers {
-    fn new(size: usize) -> Self {
-        Self { keep: Copies::new(size, ""), last: Copies::new(size, "Connection: close\r\n") }
+    fn new(size: usize, send: Send) -> Self {
+        Self { keep: Copies::new(size, "", send), last: Copies::new(size, "Connection: close\r\n", send) }
     }
 
     fn of(&self, connection: &Connection) -> &Copies {
@@ -87,24 +115,33 @@ struct Copies {
     bytes: Vec<u8>,
     /// Length of one answer.
     one: usize,
+    /// Length of its head.
+    head: usize,
+    send: Send,
 }
 
 impl Copies {
-    fn new(size: usize, field: &str) -> Self {
+    fn new(size: usize, field: &str, send: Send) -> Self {
         let head = format!(
             "HTTP/1.1 200 OK\r\nServer: null\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\n\
              Content-Type: text/plain\r\nContent-Length: {size}\r\n{field}\r\n"
         );
         let mut answer = head.into_bytes();
+        let head = answer.len();
         answer.resize(answer.len() + size, b'x');
         let one = answer.len();
-        Self { bytes: answer.repeat((BATCH / one).max(1)), one }
+        Self { bytes: answer.repeat((BATCH / one).max(1)), one, head, send }
     }
 
     /// The next bytes of a connection that is still owed `owed` bytes of whole answers.
     fn next(&self, owed: usize) -> &[u8] {
         let from = (self.one - owed % self.one) % self.one;
-        &self.bytes[from..self.bytes.len().min(from + owed)]
+        let end = match self.send {
+            Send::Gathered => self.bytes.len(),
+            Send::Halves if from < self.head => self.head,
+            Send::Halves | Send::Each => self.one,
+        };
+        &self.bytes[from..end.min(from + owed)]
     }
 }
 
@@ -537,17 +574,19 @@ fn map(length: usize) -> Result<*mut u8> {
 // The sockets.
 
 /// Accepted sockets inherit TCP_NODELAY from the listener.
-fn listen(address: std::net::Ipv4Addr, port: u16) -> Result<RawFd> {
+fn listen(options: &Options) -> Result<RawFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: plain system call.
     let fd = check(unsafe { libc::socket(libc::AF_INET, kind, 0) })?;
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+    if !options.nagle {
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+    }
     // SAFETY: sockaddr_in is plain data, all zeroes are valid.
     let mut name: libc::sockaddr_in = unsafe { zeroed() };
     name.sin_family = libc::AF_INET as libc::sa_family_t;
-    name.sin_port = port.to_be();
-    name.sin_addr.s_addr = u32::from(address).to_be();
+    name.sin_port = options.port.to_be();
+    name.sin_addr.s_addr = u32::from(options.address).to_be();
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     // SAFETY: `name` is valid for `length` bytes.
     check(unsafe { libc::bind(fd, ptr::from_ref(&name).cast(), length) })?;

@@ -114,6 +114,11 @@ impl Runtime {
         self.driver().late_events()
     }
 
+    /// How often reports were lost and everything was looked at instead: `sigio`'s queue was full (RLIMIT_SIGPENDING).
+    pub fn overflows(&self) -> u64 {
+        self.driver().overflows()
+    }
+
     /// Ends after `delay`, counted from the beginning of this turn and rounded up to milliseconds.
     pub fn sleep(self: &Rc<Self>, delay: Duration) -> Sleep {
         let millis = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);

@@ -1,6 +1,6 @@
 //! The runtime's contract: everything it promises, on every driver, with real sockets and real files.
 //!
-//! A test is one async function; a macro makes `name::epoll_edge`, `name::poll`, ... of it, so a failure names the
+//! A test is one async function; a macro makes `name::epoll_edge`, `name::uring` and so on of it, so a failure names the
 //! driver. Where io_uring cannot be set up, its variants say so and check that the set-up reports an error. Nothing here
 //! measures time finely: waits are generous, and a test that hangs fails with a message after `support::PATIENCE`.
 //!
@@ -36,6 +36,8 @@ mod files;
 mod folders;
 #[path = "contract/helpers.rs"]
 mod helpers;
+#[path = "contract/selectors.rs"]
+mod selectors;
 #[path = "contract/teardown.rs"]
 mod teardown;
 #[path = "contract/time.rs"]

@@ -35,7 +35,8 @@ impl Figure {
         let folder = root().join("docs/lab");
         fs::create_dir_all(&folder)?;
         let mut text = format!("# {}, {day}\n\n**{}**\n\n{}\n", self.title, self.shows, self.about);
-        for (at, plot) in self.plots.iter().enumerate() {
+        let drawn = self.plots.iter().filter(|plot| plot.lines.iter().any(|line| !line.points.is_empty()));
+        for (at, plot) in drawn.enumerate() {
             let file = if at == 0 { format!("{day}-{name}.svg") } else { format!("{day}-{name}-{}.svg", at + 1) };
             plot::write(plot, &folder.join(&file))?;
             let _ = write!(text, "\n![{}]({file})\n", plot.title);

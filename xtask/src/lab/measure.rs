@@ -21,6 +21,8 @@ pub enum Subject {
     Amped { name: String, lines: String },
     /// A peer of the bench.
     Peer(&'static str),
+    /// The null server, with options.
+    Null { name: &'static str, words: &'static str },
 }
 
 impl Subject {
@@ -40,7 +42,7 @@ impl Subject {
     pub fn name(&self) -> &str {
         match self {
             Self::Amped { name, .. } => name,
-            Self::Peer(name) => name,
+            Self::Peer(name) | Self::Null { name, .. } => name,
         }
     }
 
@@ -49,11 +51,18 @@ impl Subject {
     /// # Errors
     /// It did not start; the message has its own words.
     pub fn serve(&self, lab: &Lab, root: &Path, cache: &'static str, scarce: Option<&Scarce>) -> Result<Running> {
-        Running::launch(&format!("lab-{}", self.name()), scarce, |run, port| match self {
+        let folder = self.name().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+        Running::launch(&format!("lab-{folder}"), scarce, |run, port| match self {
             Self::Peer(name) => {
                 let server = peers::chosen(&[(*name).into()])?.remove(0);
                 let place = Place { port, root: root.into(), run: run.into(), cache, size: 0 };
                 server.command(&place, &Default::default())
+            }
+            Self::Null { words, .. } => {
+                let mut command = Command::new(&lab.null);
+                command.args(["--driver", "epoll", "--size", "100", "--port", &port.to_string()]);
+                command.args(words.split_whitespace());
+                Ok(command)
             }
             Self::Amped { lines, .. } => {
                 let config = run.join("amped.toml");

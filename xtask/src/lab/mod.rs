@@ -34,6 +34,7 @@ use figure::Figure;
 pub struct Lab {
     pub amped: PathBuf,
     pub load: PathBuf,
+    pub null: PathBuf,
     /// Fewer and shorter points.
     pub quick: bool,
 }
@@ -72,15 +73,16 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut needs = NEEDS.to_vec();
     needs.extend(peers.iter().filter_map(|peer| peer.need));
     install::ensure(&needs, !has("--no-install"))?;
-    println!("building amped and amped-lab");
-    let status =
-        cargo().args(["build", "--release", "--quiet", "--package", "amped", "--package", "amped-lab"]).status()?;
-    if !status.success() {
-        return Err(Error::other("cargo build --release failed"));
+    println!("building amped, amped-lab and the null server");
+    let packages = ["--package", "amped", "--package", "amped-lab"];
+    for words in [packages, ["--package", "amped-runtime", "--example", "null"]] {
+        if !cargo().args(["build", "--release", "--quiet"]).args(words).status()?.success() {
+            return Err(Error::other(format!("cargo build --release {} failed", words.join(" "))));
+        }
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path));
-    let [amped, load] = ["amped", "amped-lab"].map(|name| target.join("release").join(name));
-    let lab = Lab { amped, load, quick: has("--quick") };
+    let [amped, load, null] = ["amped", "amped-lab", "examples/null"].map(|name| target.join("release").join(name));
+    let lab = Lab { amped, load, null, quick: has("--quick") };
     let facts = machine::facts(&peers);
     let mut failed = Vec::new();
     for (name, experiment) in wanted {

@@ -91,7 +91,7 @@ where
         .x_desc(plot.x.label)
         .y_desc(plot.y.label)
         .draw()?;
-    for (at, line) in plot.lines.iter().enumerate() {
+    for (at, line) in plot.lines.iter().filter(|line| !line.points.is_empty()).enumerate() {
         let (red, green, blue) = COLOURS[at % COLOURS.len()];
         let colour = RGBColor(red, green, blue);
         let style = colour.stroke_width(if at < COLOURS.len() { 2 } else { 1 });

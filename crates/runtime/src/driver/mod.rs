@@ -7,9 +7,15 @@
 mod blocking;
 pub(crate) mod buffer_ring;
 mod epoll;
+mod epoll_level;
+mod lookout;
 mod poll;
+mod portable;
 mod readiness;
+mod select;
 mod selector;
+mod sending;
+mod sigio;
 mod slots;
 mod source;
 mod uring;
@@ -23,8 +29,11 @@ use std::time::Duration;
 
 use self::blocking::Blocking;
 use self::epoll::Epoll;
+use self::epoll_level::EpollLevel;
+use self::portable::Portable;
 use self::readiness::Readiness;
 use self::selector::Selector;
+use self::sigio::Sigio;
 use self::slots::Slots;
 pub use self::slots::Token;
 use self::source::{Flags, Source, Tick, wait};
@@ -39,22 +48,43 @@ pub enum Kind {
     Uring,
     /// Edge-triggered epoll.
     EpollEdge,
+    /// Level-triggered epoll.
+    EpollLevel,
     /// poll(2).
     Poll,
+    /// select(2).
+    Select,
+    /// Realtime signals.
+    Sigio,
+    /// The system's own way, by the `polling` crate.
+    Portable,
     /// Blocking calls: for a thread that serves one connection at a time.
     Blocking,
 }
 
 impl Kind {
-    /// Every driver this build has.
-    pub const ALL: [Self; 4] = [Self::Uring, Self::EpollEdge, Self::Poll, Self::Blocking];
+    /// Every driver this build has, the best to fall back to first.
+    pub const ALL: [Self; 8] = [
+        Self::Uring,
+        Self::EpollEdge,
+        Self::EpollLevel,
+        Self::Portable,
+        Self::Poll,
+        Self::Select,
+        Self::Sigio,
+        Self::Blocking,
+    ];
 
     /// The name that the command line and the logs use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
             Self::EpollEdge => "epoll-edge",
+            Self::EpollLevel => "epoll-level",
             Self::Poll => "poll",
+            Self::Select => "select",
+            Self::Sigio => "sigio",
+            Self::Portable => "portable",
             Self::Blocking => "blocking",
         }
     }
@@ -106,10 +136,18 @@ impl Engine {
     fn new(kind: Kind) -> io::Result<Self> {
         Ok(match kind {
             Kind::Uring => Self::Uring(Box::new(Uring::new()?)),
-            Kind::EpollEdge => Self::Readiness(Readiness::new(Selector::Epoll(Epoll::new()?))),
-            Kind::Poll => Self::Readiness(Readiness::new(Selector::Poll(poll::Poll::default()))),
+            Kind::EpollEdge => Self::over(Selector::Epoll(Epoll::new()?)),
+            Kind::EpollLevel => Self::over(Selector::EpollLevel(EpollLevel::new()?)),
+            Kind::Poll => Self::over(Selector::Poll(poll::Poll::default())),
+            Kind::Select => Self::over(Selector::Select(Box::default())),
+            Kind::Sigio => Self::over(Selector::Sigio(Box::new(Sigio::new()?))),
+            Kind::Portable => Self::over(Selector::Portable(Box::new(Portable::new()?))),
             Kind::Blocking => Self::Blocking(Blocking::new()?),
         })
+    }
+
+    fn over(selector: Selector) -> Self {
+        Self::Readiness(Readiness::new(selector))
     }
 }
 
@@ -431,6 +469,14 @@ impl Driver {
             Engine::Readiness(readiness) => readiness.late_events,
             Engine::Uring(uring) => uring.late_events,
             Engine::Blocking(blocking) => blocking.readiness.late_events,
+        }
+    }
+
+    /// How often reports were lost and everything was looked at instead: the signal queue of `sigio` was full.
+    pub(crate) fn overflows(&self) -> u64 {
+        match &self.engine {
+            Engine::Readiness(readiness) => readiness.selector.overflows(),
+            Engine::Uring(_) | Engine::Blocking(_) => 0,
         }
     }
 

@@ -34,7 +34,7 @@ impl Poll {
         Ok(())
     }
 
-    pub(crate) fn deregister(&mut self, _: RawFd, token: Token) {
+    pub(crate) fn deregister(&mut self, token: Token) {
         let Some(position) = self.positions.get_mut(token.index as usize) else { return };
         let gone = std::mem::replace(position, ABSENT) as usize;
         if gone == ABSENT as usize {
@@ -45,6 +45,24 @@ impl Poll {
         if let Some(moved) = self.tokens.get(gone) {
             self.positions[moved.index as usize] = gone as u32;
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// `wait`, which also ends when `other` is readable; says whether it is.
+    pub(crate) fn wait_beside(
+        &mut self,
+        other: RawFd,
+        timeout: Option<Duration>,
+        events: &mut Vec<Event>,
+    ) -> io::Result<bool> {
+        // Beyond the tokens, so that it is asked for and not reported.
+        self.entries.push(libc::pollfd { fd: other, events: libc::POLLIN, revents: 0 });
+        let waited = self.wait(timeout, events);
+        let other = self.entries.pop();
+        waited.map(|()| other.is_some_and(|entry| entry.revents != 0))
     }
 
     /// Whether a report of `token`'s readability is all that is asked for, `beside` left out.
@@ -116,7 +134,7 @@ fn mask(interest: Flags) -> i16 {
     mask
 }
 
-fn ready(events: i16) -> Flags {
+pub(crate) fn ready(events: i16) -> Flags {
     let mut ready = Flags::NONE;
     if events & (libc::POLLIN | libc::POLLRDHUP) != 0 {
         ready.set(Flags::READABLE);

@@ -16,7 +16,11 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use super::epoll::Epoll;
+use super::epoll_level::EpollLevel;
 use super::poll::Poll;
+use super::portable::Portable;
+use super::select::Select;
+use super::sigio::Sigio;
 use super::slots::Token;
 use super::source::Flags;
 
@@ -24,7 +28,11 @@ use super::source::Flags;
 #[derive(Debug)]
 pub(crate) enum Selector {
     Epoll(Epoll),
+    EpollLevel(EpollLevel),
     Poll(Poll),
+    Portable(Box<Portable>),
+    Select(Box<Select>),
+    Sigio(Box<Sigio>),
 }
 
 /// One report: for whom, and what is ready (`READABLE`, `WRITABLE`, `HANGUP`, `RESET`).
@@ -40,7 +48,11 @@ impl Selector {
     pub(crate) fn arm(&mut self, fd: BorrowedFd<'_>, token: Token, known: Flags, interest: Flags) -> io::Result<()> {
         match self {
             Self::Epoll(epoll) => epoll.arm(fd, token, known.only(Flags::ARMED), interest),
+            Self::EpollLevel(epoll) => epoll.arm(fd, token, known, interest),
             Self::Poll(poll) => poll.arm(fd, token, known, interest),
+            Self::Portable(portable) => portable.arm(fd, token, known, interest),
+            Self::Select(select) => select.arm(fd, token, known, interest),
+            Self::Sigio(sigio) => sigio.arm(fd, token, known, interest),
         }
     }
 
@@ -49,7 +61,11 @@ impl Selector {
         match self {
             // The kernel forgets a closed descriptor by itself; ours are never duplicated.
             Self::Epoll(_) => {}
-            Self::Poll(poll) => poll.deregister(fd, token),
+            Self::EpollLevel(epoll) => epoll.deregister(token),
+            Self::Poll(poll) => poll.deregister(token),
+            Self::Portable(portable) => portable.deregister(fd, token),
+            Self::Select(select) => select.deregister(fd, token),
+            Self::Sigio(sigio) => sigio.deregister(fd, token),
         }
     }
 
@@ -57,7 +73,15 @@ impl Selector {
     pub(crate) fn one_shot(&self) -> bool {
         match self {
             Self::Epoll(_) => false,
-            Self::Poll(_) => true,
+            Self::EpollLevel(_) | Self::Poll(_) | Self::Portable(_) | Self::Select(_) | Self::Sigio(_) => true,
+        }
+    }
+
+    /// How often the kernel had to drop reports, which a look at everything made good.
+    pub(crate) fn overflows(&self) -> u64 {
+        match self {
+            Self::Sigio(sigio) => sigio.overflows,
+            _ => 0,
         }
     }
 
@@ -66,7 +90,11 @@ impl Selector {
         events.clear();
         let waited = match self {
             Self::Epoll(epoll) => epoll.wait(timeout, events),
+            Self::EpollLevel(epoll) => epoll.wait(timeout, events),
             Self::Poll(poll) => poll.wait(timeout, events),
+            Self::Portable(portable) => portable.wait(timeout, events),
+            Self::Select(select) => select.wait(timeout, events),
+            Self::Sigio(sigio) => sigio.wait(timeout, events),
         };
         match waited {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),

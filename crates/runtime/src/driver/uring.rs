@@ -19,6 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffer_ring::{BufferRing, GROUP, RingChunk};
 use super::readiness::recv_now;
+use super::sending::Sending;
 use super::slots::{GENERATION_BITS, Slots, Token};
 use super::source::{Flags, Source, wait};
 use crate::buffer::{Chunk, Pool, SendQueue};
@@ -75,21 +76,6 @@ struct Rest {
     /// Copied out of the ring, so that a conversation that is busy with something else holds no shared buffer.
     bytes: Vec<u8>,
     connections: VecDeque<OwnedFd>,
-}
-
-/// A posted send. Boxed, because the kernel reads the header and the vectors until the final completion.
-struct Sending {
-    queue: SendQueue,
-    header: libc::msghdr,
-    vectors: Vec<libc::iovec>,
-    /// Taken from its source; the fd stays valid because the source is kept until the last completion.
-    flags: i32,
-}
-
-impl std::fmt::Debug for Sending {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Sending").field("bytes", &self.queue.len()).finish_non_exhaustive()
-    }
 }
 
 impl Uring {
@@ -600,34 +586,6 @@ impl Uring {
     }
 }
 
-impl Default for Sending {
-    fn default() -> Self {
-        // SAFETY: an all-zero msghdr is a valid empty one.
-        let header = unsafe { mem::zeroed() };
-        Self { queue: SendQueue::default(), header, vectors: Vec::new(), flags: 0 }
-    }
-}
-
-impl Sending {
-    /// The submission for what the queue still holds. Its pointers lead into `self`, which is boxed and not touched until the
-    /// completion.
-    fn entry(&mut self, fd: types::Fd) -> squeue::Entry {
-        if let Some(bytes) = self.queue.single() {
-            let length = u32::try_from(bytes.len()).unwrap_or(MAX_SEND);
-            return opcode::Send::new(fd, bytes.as_ptr(), length).flags(self.flags).build();
-        }
-        self.vectors.clear();
-        self.vectors.extend(
-            self.queue
-                .slices(socket::MAX_VECTORS)
-                .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
-        );
-        self.header.msg_iov = self.vectors.as_mut_ptr();
-        self.header.msg_iovlen = self.vectors.len();
-        opcode::SendMsg::new(fd, &raw const self.header).flags(self.flags as u32).build()
-    }
-}
-
 /// The receive that is tried before anything is armed: `None` when it would wait.
 fn first_recv(source: &mut Source, pool: &Rc<Pool>, limit: usize) -> Option<io::Result<Chunk>> {
     if !source.flags.has(Flags::READABLE) {
@@ -711,7 +669,6 @@ const PROOF: Token = Token { index: u32::MAX, generation: 0 };
 const ENTRIES: u32 = 512;
 const ENTER_GETEVENTS: u32 = 1;
 const MAX_SPARE_SENDS: usize = 128;
-const MAX_SEND: u32 = 1 << 30;
 /// Bytes a peer may be ahead of its conversation before its receive is put on hold.
 const MAX_AHEAD: usize = 64 * 1024;
 const MAX_DRAIN_ROUNDS: usize = 100;

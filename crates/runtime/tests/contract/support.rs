@@ -21,7 +21,7 @@ use amped_runtime::driver::{self, Kind};
 use amped_runtime::net::{Listener, Stream};
 use amped_runtime::{Chunk, Runtime, SendQueue};
 
-/// Makes `name::epoll_edge`, `name::poll`, ... of each async function named.
+/// Makes `name::epoll_edge`, `name::uring` and so on, one for each driver, of each async function named.
 macro_rules! on_every_driver {
     ($($test:ident),* $(,)?) => { $(
         mod $test {
@@ -35,6 +35,26 @@ macro_rules! on_every_driver {
             #[test]
             fn poll() {
                 crate::support::on(Kind::Poll, super::$test);
+            }
+
+            #[test]
+            fn epoll_level() {
+                crate::support::on(Kind::EpollLevel, super::$test);
+            }
+
+            #[test]
+            fn portable() {
+                crate::support::on(Kind::Portable, super::$test);
+            }
+
+            #[test]
+            fn select() {
+                crate::support::on(Kind::Select, super::$test);
+            }
+
+            #[test]
+            fn sigio() {
+                crate::support::on(Kind::Sigio, super::$test);
             }
 
             #[test]
@@ -67,6 +87,26 @@ macro_rules! alone_on_every_driver {
             }
 
             #[test]
+            fn epoll_level() {
+                crate::support::alone(concat!(module_path!(), "::epoll_level"), Kind::EpollLevel, super::$test);
+            }
+
+            #[test]
+            fn portable() {
+                crate::support::alone(concat!(module_path!(), "::portable"), Kind::Portable, super::$test);
+            }
+
+            #[test]
+            fn select() {
+                crate::support::alone(concat!(module_path!(), "::select"), Kind::Select, super::$test);
+            }
+
+            #[test]
+            fn sigio() {
+                crate::support::alone(concat!(module_path!(), "::sigio"), Kind::Sigio, super::$test);
+            }
+
+            #[test]
             fn uring() {
                 crate::support::alone(concat!(module_path!(), "::uring"), Kind::Uring, super::$test);
             }
@@ -83,11 +123,8 @@ macro_rules! alone_on_every_driver {
 fn the_macros_name_every_driver() {
     let mut names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     names.sort_unstable();
-    assert_eq!(
-        names,
-        ["blocking", "epoll-edge", "poll", "uring"],
-        "a new driver belongs into both macros of this file"
-    );
+    let expected = ["blocking", "epoll-edge", "epoll-level", "poll", "portable", "select", "sigio", "uring"];
+    assert_eq!(names, expected, "a new driver belongs into both macros of this file");
 }
 
 /// Runs `body` on a loop of this kind, and sees to it that nothing holds the loop afterwards.

@@ -30,7 +30,8 @@ pub struct Serve {
     /// Worker threads, or processes [default: one for each core this process may use; with mt and mp 64]
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     workers: Option<usize>,
-    /// How the loops wait for the kernel: auto, uring, epoll-edge, poll, blocking [default: auto]
+    /// How the loops wait for the kernel: auto, uring, epoll-edge, epoll-level, poll, select, sigio, portable, blocking
+    /// [default: auto]
     #[arg(long, value_name = "NAME")]
     driver: Option<DriverChoice>,
     /// Where the disk is waited for: amped (memory first, then helpers), inline (on the loop), helpers (always)

@@ -36,8 +36,16 @@ pub enum DriverChoice {
     Uring,
     /// epoll, edge triggered.
     EpollEdge,
+    /// epoll, level triggered.
+    EpollLevel,
     /// poll(2).
     Poll,
+    /// select(2).
+    Select,
+    /// Realtime signals.
+    Sigio,
+    /// The system's own way, by the `polling` crate.
+    Portable,
     /// Blocking calls, one connection at a time.
     Blocking,
 }
@@ -154,8 +162,8 @@ macro_rules! named {
 named!(Architecture, "architecture",
     "amped" => Amped, "symped" => Symped, "sped" => Sped, "mt" => Mt, "mp" => Mp);
 named!(DriverChoice, "driver",
-    "auto" => Auto, "uring" => Uring, "epoll-edge" => EpollEdge, "poll" => Poll,
-    "blocking" => Blocking);
+    "auto" => Auto, "uring" => Uring, "epoll-edge" => EpollEdge, "epoll-level" => EpollLevel,
+    "poll" => Poll, "select" => Select, "sigio" => Sigio, "portable" => Portable, "blocking" => Blocking);
 named!(DiskMode, "disk mode", "amped" => Amped, "inline" => Inline, "helpers" => Helpers);
 named!(Symlinks, "symlink policy", "within" => Within, "never" => Never, "anywhere" => Anywhere);
 named!(LogFormat, "log format", "combined" => Combined, "json" => Json);
@@ -182,7 +190,7 @@ mod tests {
         assert_eq!(
             error,
             "unknown driver `epol-edge`: did you mean `epoll-edge`? \
-             (valid: `auto`, `uring`, `epoll-edge`, `poll`, `blocking`)"
+             (valid: `auto`, `uring`, `epoll-edge`, `epoll-level`, `poll`, `select`, `sigio`, `portable`, `blocking`)"
         );
     }
 }

@@ -19,7 +19,11 @@ pub fn choose(choice: DriverChoice) -> Chosen {
         DriverChoice::Auto => return automatic(),
         DriverChoice::Uring => Kind::Uring,
         DriverChoice::EpollEdge => Kind::EpollEdge,
+        DriverChoice::EpollLevel => Kind::EpollLevel,
         DriverChoice::Poll => Kind::Poll,
+        DriverChoice::Select => Kind::Select,
+        DriverChoice::Sigio => Kind::Sigio,
+        DriverChoice::Portable => Kind::Portable,
         DriverChoice::Blocking => Kind::Blocking,
     };
     match driver::probe(asked) {

@@ -153,6 +153,7 @@ impl Server {
             let _ = thread.join();
         }
         let closing = Status { shared: Arc::clone(&self.shared), readings: self.readings }.closing_line();
+        // Whoever else still holds what is shared (a view of the numbers, a late job) does not write lines.
         if let Some(log) = &self.shared.log {
             log.finish();
         }
