@@ -6,14 +6,14 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use harness::{Client, Driver, Folder, Server, get, on_every_driver, pattern};
+use harness::{Client, Driver, Folder, Server, get, on_every_driver, on_every_thread, pattern};
 
 on_every_driver!(
-    a_file_is_seen_new_in_time,
     a_download_is_one_version_or_broken,
     a_window_is_one_version_or_broken,
     a_file_that_never_rests_is_never_torn,
 );
+on_every_thread!(a_file_is_seen_new_in_time);
 
 fn a_file_is_seen_new_in_time(driver: Driver) {
     std::thread::scope(|scope| {

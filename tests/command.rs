@@ -312,7 +312,7 @@ fn processes_of_a_pool_are_replaced_and_none_outlives_it() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait(), Some(0));
     clients.iter_mut().for_each(|client| client.expect_end("the pool has ended"));
-    assert!(server.said().contains("served 3 requests"), "{}", server.said());
+    wait_until("it says what it served", || server.said().contains("served 3 requests"));
     assert!(children.iter().all(|child| !is_alive(*child)), "a process was left behind");
     // A parent that is killed can tell nobody anything.
     let mut server = Server::serve_with(Driver::Mp, folder.path(), &["--workers", "3"]);
@@ -576,7 +576,7 @@ fn every_signal_to_end_is_obeyed(driver: Driver) {
         assert_eq!(server.wait(), Some(0), "{signal:?}");
         assert!(start.elapsed() < Duration::from_secs(5), "{:?} for an idle connection", start.elapsed());
         client.expect_end("the server has ended");
-        assert!(server.said().contains("served 1 requests"), "{}", server.said());
+        wait_until("it says what it served", || server.said().contains("served 1 requests"));
         assert!(Client::connect(server.address(), None).is_err(), "somebody listens still");
     }
 }

@@ -11,11 +11,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use harness::{Driver, Folder, Server, on_every_driver, wait_until};
+use harness::{Driver, Folder, Server, on_every_loop, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-on_every_driver!(
+on_every_loop!(
     what_is_counted_is_what_was_served,
     an_open_loop_loses_no_request,
     a_stall_is_charged_to_all_it_delays,

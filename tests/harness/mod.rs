@@ -8,8 +8,8 @@
 //!
 //! - `on_every_loop!`, neither mt nor mp: tests of the helpers, which these do not have, and tests with more connections at one
 //!   time than the pool has threads or processes;
-//! - `on_every_thread!`, mt but not mp: tests that look at the memory and the descriptors of the process, at one cache for all, at
-//!   what one log has lost, or at connections turned away (with mp they wait).
+//! - `on_every_thread!`, mt but not mp: tests that look at the memory and the descriptors of the process, at one cache for all (also
+//!   when it is seen that a file has changed), at what one log has lost, or at connections turned away (with mp they wait).
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its own part of the harness")]
 
 mod client;

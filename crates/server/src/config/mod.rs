@@ -47,7 +47,9 @@ pub fn parse(text: &str, file: &Path, base: &Path) -> Result<Plan, Report> {
 
 /// The JSON Schema of the file, for editors.
 pub fn schema() -> String {
-    let settings = SchemaSettings::draft07().with_transform(RecursiveTransform(without_null));
+    let settings = SchemaSettings::draft07()
+        .with_transform(RecursiveTransform(without_null))
+        .with_transform(RecursiveTransform(sorted));
     let schema = settings.into_generator().into_root_schema_for::<text::FileText>();
     let mut json = serde_json::to_string_pretty(&schema).unwrap_or_default();
     json.push('\n');
@@ -61,6 +63,21 @@ fn unreadable(file: &Path, error: &std::io::Error) -> String {
             format!("`{shown}` does not exist: name another with `-c FILE`, or serve a folder with `amped serve DIR`")
         }
         _ => format!("`{}` cannot be read: {error}", file.display()),
+    }
+}
+
+/// By name, whichever order serde_json keeps: that depends on what else is built (its feature `preserve_order`).
+fn sorted(schema: &mut Schema) {
+    let sort = |map: &mut serde_json::Map<String, serde_json::Value>| {
+        let by_name: std::collections::BTreeMap<_, _> = std::mem::take(map).into_iter().collect();
+        map.extend(by_name);
+    };
+    let Some(keywords) = schema.as_object_mut() else { return };
+    sort(keywords);
+    for named in ["properties", "definitions"] {
+        if let Some(serde_json::Value::Object(map)) = keywords.get_mut(named) {
+            sort(map);
+        }
     }
 }
 
