@@ -166,9 +166,9 @@ fn slow(table: &Path) -> u64 {
 fn stalled(driver: Driver, shape: &[&str]) -> (f64, f64, u64) {
     let (server, folder, url) = page(driver);
     let table = folder.at("table");
-    let arguments = [&url, "--json", "-d", "1s", "--hdr", table.to_str().expect("a plain path")];
+    let arguments = [&url, "--json", "-d", "2s", "--hdr", table.to_str().expect("a plain path")];
     let run = lab(&arguments).args(shape).args(with(driver)).spawn().expect("the binary starts");
-    sleep(Duration::from_millis(400));
+    sleep(Duration::from_millis(800));
     let began = Instant::now();
     server.signal(Signal::STOP);
     sleep(Duration::from_millis(200));
@@ -182,10 +182,10 @@ fn stalled(driver: Driver, shape: &[&str]) -> (f64, f64, u64) {
 fn a_stall_is_charged_to_all_it_delays(driver: Driver) {
     let (stall, longest, slow) = stalled(driver, &["-c", "4", "--rate", "1000"]);
     assert!(longest > 0.19, "the longest of a stall of {stall} s was {longest} s");
-    // Of the requests due meanwhile those of all but the last 100 ms waited longer than that; the backlog adds some.
+    // Of the requests due meanwhile those of all but the last 100 ms waited longer than that; the backlog adds some, and a busy machine.
     let expected = (stall - 0.1) * 1000.0;
     assert!(slow as f64 > expected * 0.8, "{slow} of {expected} requests felt a stall of {stall} s");
-    assert!((slow as f64) < expected * 2.0 + 100.0, "{slow} of {expected} requests felt a stall of {stall} s");
+    assert!((slow as f64) < expected * 4.0 + 400.0, "{slow} of {expected} requests felt a stall of {stall} s");
 
     // The closed loop sees the same stall, once a connection. A busy machine may add to it.
     let (stall, longest, slow) = stalled(driver, &["-c", "4"]);
@@ -221,6 +221,19 @@ fn a_crowd_asks_now_and_then(driver: Driver) {
     let asked = count(&report, "/idle/requests");
     assert!((200..=450).contains(&asked), "200 that ask twice a second asked {asked} times");
     assert_eq!(report.pointer("/series").and_then(Value::as_array).map(Vec::len), Some(1), "{report}");
+}
+
+/// Little's law: the requests under way are the rate times the mean latency. A closed loop has as many as connections, so all
+/// time of a run is in somebody's latency.
+#[test]
+fn a_closed_loop_accounts_for_all_its_time() {
+    let (_server, _folder, url) = page(Driver::EpollEdge);
+    for connections in [1, 8] {
+        let report = report(&mut lab(&[&url, "-d", "700ms", "-c", &connections.to_string()]));
+        let under_way = number(&report, "/rates/requests_per_second") * number(&report, "/latency_ms/mean") / 1000.0;
+        let share = under_way / f64::from(connections);
+        assert!((0.8..1.01).contains(&share), "{share} of the time of {connections} connections: {report}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use amped_runtime::driver::Kind;
 use clap::{Parser, ValueEnum};
 
 use crate::assertion::Assertion;
@@ -120,7 +121,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDR", help_heading = "How")]
     pub source: Vec<IpAddr>,
     /// How the loop waits for the kernel
-    #[arg(long, value_name = "NAME", default_value = "auto", help_heading = "How")]
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = parse_driver, help_heading = "How")]
     pub driver: DriverChoice,
 
     /// The report as one JSON object, on standard output
@@ -151,18 +152,9 @@ pub enum Method {
     Head,
 }
 
-/// A driver's name, or `auto`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DriverChoice {
-    /// io_uring where it works, else epoll-edge.
-    Auto,
-    /// io_uring.
-    Uring,
-    /// Edge-triggered epoll.
-    EpollEdge,
-    /// poll(2).
-    Poll,
-}
+/// A driver that was asked for; `None` is `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverChoice(pub Option<Kind>);
 
 /// Reads the arguments, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
@@ -233,6 +225,17 @@ fn parse_exponent(typed: &str) -> Result<f64, String> {
     match typed.parse() {
         Ok(exponent @ 0.0..=10.0) => Ok(exponent),
         _ => Err("expected an exponent from 0 to 10; web servers see 0.6 to 1.1".into()),
+    }
+}
+
+fn parse_driver(typed: &str) -> Result<DriverChoice, String> {
+    let known = Kind::ALL.into_iter().find(|kind| kind.name() == typed);
+    match known {
+        None if typed != "auto" => {
+            let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            Err(format!("no driver `{typed}`: auto, {}", names.join(", ")))
+        }
+        choice => Ok(DriverChoice(choice)),
     }
 }
 

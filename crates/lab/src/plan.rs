@@ -314,11 +314,10 @@ fn processes(arguments: &Arguments, descriptors: usize) -> Result<u16, String> {
 }
 
 fn choose(choice: DriverChoice) -> Result<Kind, String> {
-    let asked = match choice {
-        DriverChoice::Auto if driver::probe(Kind::Uring).is_ok() => return Ok(Kind::Uring),
-        DriverChoice::Auto | DriverChoice::EpollEdge => Kind::EpollEdge,
-        DriverChoice::Uring => Kind::Uring,
-        DriverChoice::Poll => Kind::Poll,
+    let asked = match choice.0 {
+        None if driver::probe(Kind::Uring).is_ok() => return Ok(Kind::Uring),
+        None => Kind::EpollEdge,
+        Some(kind) => kind,
     };
     match driver::probe(asked) {
         Ok(()) => Ok(asked),
