@@ -5,7 +5,7 @@ use std::io::Result;
 
 use super::Lab;
 use super::figure::Figure;
-use super::measure::{DRIVERS, Subject, per_cpu_second};
+use super::measure::{DRIVERS, Subject, from_many_addresses, per_cpu_second};
 use super::plot::{Axis, Line, Plot};
 use crate::bench::corpus;
 use crate::bench::report::{count, median, millis};
@@ -134,8 +134,11 @@ fn modems(lab: &Lab, subject: &Subject, root: &std::path::Path, clients: u32) ->
     let family = running.family();
     let (memory, processor) = (family.proportional_bytes(), family.cpu_seconds());
     let time = lab.pick(20, 40);
-    let load =
-        lab.start_load(&format!("{} -c {clients} --modem 28.8k -d {time}s --timeout 60s", running.url("/28k")))?;
+    let load = lab.start_load(&format!(
+        "{} -c {clients} --modem 28.8k -d {time}s --timeout 60s{}",
+        running.url("/28k"),
+        from_many_addresses()
+    ))?;
     std::thread::sleep(std::time::Duration::from_secs(8));
     let fast = fast(lab.pick("6s", "20s"))?;
     let grown = family.proportional_bytes().saturating_sub(memory);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Lab;
 use super::figure::Figure;
-use super::measure::{DRIVERS, Load, Subject, per_cpu_second};
+use super::measure::{DRIVERS, Load, Subject, from_many_addresses, per_cpu_second};
 use super::plot::{Axis, Line, Plot};
 use crate::bench::corpus;
 use crate::bench::report::{count, median};
@@ -97,7 +97,9 @@ fn measure(lab: &Lab, subject: &Subject, root: &std::path::Path, crowd: usize) -
 /// Lets a crowd connect and ask once; then it only stays.
 fn gather(lab: &Lab, running: &Running, crowd: usize) -> Result<Load> {
     // Each asks at a random moment of the first hour at the latest: practically never.
-    let load = lab.start_load(&format!("{} -c 0 --idle {crowd} --idle-every 1h -d 10m", running.url("/1k.html")))?;
+    let sources = from_many_addresses();
+    let words = format!("{} -c 0 --idle {crowd} --idle-every 1h -d 10m{sources}", running.url("/1k.html"));
+    let load = lab.start_load(&words)?;
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", running.pid())).map_or(0, Iterator::count);
     let started = Instant::now();
     while descriptors() < crowd {

@@ -173,6 +173,12 @@ impl Answers {
     }
 }
 
+/// Words for a crowd's load: from eight addresses, since the kernel's search for a free port takes milliseconds once half of
+/// an address's ports are in use.
+pub fn from_many_addresses() -> String {
+    (1..=8).map(|last| format!(" --source 127.0.1.{last}")).collect()
+}
+
 /// Requests per second of the server's processor time during a load.
 ///
 /// # Errors

@@ -198,7 +198,7 @@ impl Driver {
                 readiness.forget(source, token);
                 true
             }
-            Engine::Uring(uring) => uring.close(source),
+            Engine::Uring(uring) => uring.close(source, token),
             Engine::Blocking(blocking) => {
                 blocking.forget(source, token);
                 true
