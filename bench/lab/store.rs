@@ -6,7 +6,7 @@ use std::io::Result;
 
 use super::Lab;
 use super::figure::Figure;
-use super::measure::{Answers, Files, Subject};
+use super::measure::{Answers, Files, Subject, from_many_addresses};
 use super::plot::{Axis, Line, Plot};
 use crate::bench::cgroup::{Scarce, drop_caches};
 use crate::bench::report::{count, millis};
@@ -128,8 +128,9 @@ fn together(
     let running = subject.serve(lab, files.root(), "64MB", Some(&scarce))?;
     let list = files.list(200_000)?;
     let (url, hot) = (running.url("/"), running.url(files.first()));
+    let (list, sources) = (list.display(), from_many_addresses());
     let mixed =
-        lab.start_load(&format!("{url} {words} --warm-up 2s -d {seconds}s --urls {} --timeout 30s", list.display()))?;
+        lab.start_load(&format!("{url} {words} --warm-up 2s -d {seconds}s --urls {list} --timeout 30s{sources}"))?;
     std::thread::sleep(std::time::Duration::from_secs(3));
     let probe = lab.load(&format!("{hot} -c 4 --rate 200 -d {}s --timeout 20s", seconds.saturating_sub(2).max(2)))?;
     Ok((mixed.wait()?, probe))
