@@ -54,7 +54,7 @@ impl Axis {
 /// The file could not be written.
 pub fn write(plot: &Plot, file: &Path) -> Result<()> {
     let points = || plot.lines.iter().flat_map(|line| line.points.iter().copied());
-    let x = plot.x.range(points().map(|point| point.0));
+    let x = beside_the_legend(plot.x.log, plot.x.range(points().map(|point| point.0)));
     let y = plot.y.range(points().map(|point| point.1));
     let drawn = match (plot.x.log, plot.y.log) {
         (false, false) => draw(plot, file, x, y),
@@ -113,6 +113,11 @@ where
         .draw()?;
     area.present()?;
     Ok(())
+}
+
+/// Room on the right, where no line runs under the legend.
+fn beside_the_legend(log: bool, Range { start, end }: Range<f64>) -> Range<f64> {
+    start..if log { end * (end / start).powf(0.22) } else { end + (end - start) * 0.22 }
 }
 
 /// `12k`, `1.5M`, `0.25`.
