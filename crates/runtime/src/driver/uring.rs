@@ -682,7 +682,7 @@ fn unpack(user_data: u64) -> (Kind, Token) {
 /// A token for operations that belong to no source.
 const PROOF: Token = Token { index: u32::MAX, generation: 0 };
 const ENTRIES: u32 = 512;
-/// The kernel's hash table of waiting operations has a bucket for each 32 of these (io_uring_setup): 256 buckets.
+/// The kernel sizes its hash table of waiting operations, where a cancellation looks, by these (io_ring_ctx_alloc, io_uring.c).
 const COMPLETIONS: u32 = 8192;
 const ENTER_GETEVENTS: u32 = 1;
 const MAX_SPARE_SENDS: usize = 128;
