@@ -3,6 +3,8 @@
 //! A hit costs no await and no system call: routing, one cache look-up, one reference count.
 
 pub mod error_page;
+#[cfg(debug_assertions)]
+mod faults;
 pub mod files;
 pub mod redirect;
 pub mod reply;
@@ -74,6 +76,10 @@ impl Answers {
                 ));
             }
         };
+        #[cfg(debug_assertions)]
+        if let Some(answer) = faults::strike(path.as_bytes()) {
+            return answer;
+        }
         let Some(id) = self.router.find(request.host, path.as_bytes()) else {
             return Answer::Ready(self.error_pages.reply(self.router.site(request.host), Status::NOT_FOUND));
         };
