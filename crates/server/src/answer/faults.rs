@@ -2,17 +2,20 @@
 //!
 //! In debug builds only, and there only when the environment says `AMPED_TEST_FAULTS=1`: a release has no such paths.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use amped_runtime::yield_now;
+use amped_wire::status::Status;
 
 use super::Answer;
+use super::reply::{Body, Reply};
 
 /// Does what a path below `/.amped-test/` asks for; `None` for every other path, and when nobody has allowed it.
 ///
 /// - `panic`: panics where the request is looked up;
 /// - `panic-later`: panics while the answer is awaited;
+/// - `panic-sending`: panics where the answer is put together, which is the conversation's own affair;
 /// - `spin`: never returns, and lets nobody else on this loop go on;
 /// - `burn/N…`: keeps the loop busy for N microseconds, then goes on as if nothing had been asked for.
 pub fn strike(path: &[u8]) -> Option<Answer> {
@@ -24,6 +27,11 @@ pub fn strike(path: &[u8]) -> Option<Answer> {
                 yield_now().await;
                 panic!("a test asked for it, later")
             })));
+        }
+        b"panic-sending" => {
+            // A range that lies outside of its memory.
+            let body = Body::Shared(Arc::from([]), 0..7);
+            return Some(Answer::Ready(Reply { body, ..Reply::own(Status::OK, b"\r\n".to_vec()) }));
         }
         b"spin" => loop {
             std::hint::spin_loop();

@@ -107,6 +107,17 @@ impl Answers {
         self.error_pages.explain(0, status, reason)
     }
 
+    /// A request and its route in words, for the log.
+    pub fn describe(&self, request: &Request<'_>) -> Box<[u8]> {
+        let path = request.target.path().and_then(|raw| path::normalize(raw).ok());
+        let id = path.and_then(|path| self.router.find(request.host, path.as_bytes()));
+        let route = id.map_or("no route".to_owned(), |id| {
+            format!("route `{}` of site {}", id.route(&self.plan).pattern, id.site + 1)
+        });
+        let target = &request.raw_target[..request.raw_target.len().min(MAX_DESCRIBED)];
+        [request.method_raw, b" ", target, b" (", route.as_bytes(), b")"].concat().into()
+    }
+
     fn file(self: &Rc<Self>, request: &Request<'_>, id: RouteId, plan: &FilesPlan, path: &Normal<'_>) -> Answer {
         match request.method {
             Method::Get | Method::Head => {}
@@ -149,4 +160,6 @@ impl Answers {
     }
 }
 
+/// Bytes of a target that the log shows.
+const MAX_DESCRIBED: usize = 120;
 const FILE_METHODS: &str = "GET, HEAD, OPTIONS";

@@ -16,9 +16,9 @@ use amped_wire::head::{Framing, Request};
 use amped_wire::limits::MAX_PIPELINED;
 use amped_wire::status::{Reject, Status};
 
-use super::Context;
 use super::encode::Manner;
 use super::h1::Next;
+use super::{Context, survive};
 use crate::answer::files::Means;
 use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
@@ -42,6 +42,8 @@ pub struct Busy {
     awaiting: Awaiting,
     /// The peer has finished sending.
     ended: bool,
+    /// Bytes of the present answers may have reached the peer.
+    has_spoken: bool,
 }
 
 /// One request's answer, and how it is to be given.
@@ -53,7 +55,8 @@ pub struct Item {
 
 enum Progress {
     Ready(Box<Reply>),
-    Pending(Pending),
+    /// The answer to come, and what was asked, should that panic.
+    Pending(Pending, Box<[u8]>),
 }
 
 /// A body nobody wants: its decoder, and how many more bytes of it are put up with.
@@ -99,6 +102,7 @@ impl Busy {
             },
             awaiting: Awaiting::Nothing,
             ended: false,
+            has_spoken: false,
         }
     }
 
@@ -107,11 +111,17 @@ impl Busy {
         Self { ending: Ending::Linger, ..Self::new(queue, &[], 0, None) }
     }
 
+    /// Whether the peer may have had a part of the answers by now: another one could not be told from their rest.
+    pub fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
     /// Goes on until the conversation is idle again, or over.
     pub fn poll(&mut self, context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Next> {
         loop {
+            self.has_spoken &= !(self.queue.is_empty() && self.pieces.is_empty());
             self.understand(context, stream);
-            self.look_after_pending(task);
+            self.look_after_pending(context, task);
             let sending = self.send(context, stream, task);
             match sending {
                 Poll::Ready(Err(error)) => return Poll::Ready(self.fail(context, stream, &error)),
@@ -190,13 +200,13 @@ impl Busy {
         let answer = if too_large {
             Answer::Ready(context.answers.refuse(Status::CONTENT_TOO_LARGE, "the body is larger than allowed"))
         } else {
-            context.answers.answer(request)
+            context.answer(request)
         };
         // Whoever waits for 100 (Continue) has its answer instead, and may or may not send the body then: nobody could tell
         // where the next request begins.
         let refuses_body = too_large || request.expect_continue;
         manner.keep_alive &= !refuses_body;
-        let item = Item::new(answer, manner, asked);
+        let item = Item::new(context, request, answer, manner, asked);
         if refuses_body {
             self.ending = Ending::Linger;
         } else if item.is_last() {
@@ -237,15 +247,17 @@ impl Busy {
         context.counters.refused_requests.add(1);
         let reply = context.answers.refuse(reject.status, reject.reason);
         let asked = context.log.as_ref().map(|_| Box::new(Asked::nothing(peer(stream))));
-        self.items.push_back(Item::new(Answer::Ready(reply), Manner::last(), asked));
+        self.items.push_back(Item::ready(reply, Manner::last(), asked));
         self.ending = Ending::Linger;
     }
 
     /// Lets every pending answer make progress, whatever its place in the order.
-    fn look_after_pending(&mut self, task: &mut Task<'_>) {
+    fn look_after_pending(&mut self, context: &Context, task: &mut Task<'_>) {
         for item in &mut self.items {
-            if let Progress::Pending(pending) = &mut item.answer
-                && let Poll::Ready(reply) = pending.as_mut().poll(task)
+            let Progress::Pending(pending, what) = &mut item.answer else { continue };
+            let polled = survive::guard(|| pending.as_mut().poll(task));
+            if let Poll::Ready(reply) =
+                polled.unwrap_or_else(|panicked| Poll::Ready(context.answer_panic(&panicked, what)))
             {
                 item.answer = Progress::Ready(Box::new(reply));
             }
@@ -265,6 +277,7 @@ impl Busy {
                 None => self.ending == Ending::Close && self.items.is_empty() && self.input.is_empty(),
             };
             let before = self.queue.len();
+            self.has_spoken = true;
             let sent = stream.poll_send(&mut self.queue, more, task);
             let gone = before - self.queue.len();
             context.counters.bytes_sent.add(gone as u64);
@@ -434,12 +447,23 @@ impl Busy {
 
 impl Item {
     /// An answer, how to give it, and what to log.
-    pub fn new(answer: Answer, manner: Manner, asked: Option<Box<Asked>>) -> Self {
-        let answer = match answer {
-            Answer::Ready(reply) => Progress::Ready(Box::new(reply)),
-            Answer::Pending(pending) => Progress::Pending(pending),
-        };
-        Self { answer, manner, asked }
+    pub fn new(
+        context: &Context,
+        request: &Request<'_>,
+        answer: Answer,
+        manner: Manner,
+        asked: Option<Box<Asked>>,
+    ) -> Self {
+        match answer {
+            Answer::Ready(reply) => Self::ready(reply, manner, asked),
+            Answer::Pending(pending) => {
+                Self { answer: Progress::Pending(pending, context.answers.describe(request)), manner, asked }
+            }
+        }
+    }
+
+    fn ready(reply: Reply, manner: Manner, asked: Option<Box<Asked>>) -> Self {
+        Self { answer: Progress::Ready(Box::new(reply)), manner, asked }
     }
 
     fn is_last(&self) -> bool {

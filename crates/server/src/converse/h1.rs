@@ -22,10 +22,12 @@ use amped_runtime::SendQueue;
 use amped_runtime::net::Stream;
 use amped_wire::h1::parse_request;
 use amped_wire::head::Framing;
+use amped_wire::status::Status;
 
 use super::busy::{Busy, Item, peer};
 use super::encode::Manner;
-use super::{Context, linger};
+use super::survive::Panicked;
+use super::{Context, linger, survive};
 use crate::answer::Answer;
 use crate::answer::reply::Body;
 use crate::observe::access_log::Asked;
@@ -40,6 +42,8 @@ pub enum Next {
     Linger,
     /// Something must be waited for.
     Busy(Box<Busy>),
+    /// It is over, and nothing is left of it.
+    Over,
 }
 
 /// A connection and its conversation, to be spawned; the guest is dropped with it.
@@ -76,6 +80,7 @@ impl<G> Connection<G> {
                 State::Idle
             }
             Next::Busy(busy) => State::Busy(busy),
+            Next::Over => return Poll::Ready(()),
             Next::Linger => State::Ending(Box::pin(linger::close(self.stream.take()))),
             Next::Idle | Next::Close => {
                 // Whatever is in flight must leave before the descriptor is closed; usually nothing is.
@@ -89,17 +94,46 @@ impl<G> Connection<G> {
     }
 }
 
+impl<G> Connection<G> {
+    /// The conversation itself has panicked. If the peer has heard nothing yet, it hears 500; else only a reset tells it that
+    /// what it has is not whole.
+    fn after_panic(&mut self, panicked: &Panicked) -> Next {
+        let (context, Some(stream)) = (&self.context, &self.stream) else { return Next::Over };
+        context.counters.panics.add(1);
+        let has_spoken = match &self.state {
+            State::Idle => context.sending.get(),
+            State::Busy(busy) => busy.has_spoken(),
+            State::Ending(_) => true,
+        };
+        if has_spoken {
+            panicked.log(b"a conversation", "its connection is reset");
+            let _ = stream.reset_on_close();
+            return Next::Close;
+        }
+        panicked.log(b"a conversation", "it is answered 500, and its connection ends");
+        let reply = context.answers.refuse(Status::INTERNAL_SERVER_ERROR, "");
+        let mut queue = SendQueue::default();
+        super::busy::count(context, &reply);
+        context.common_head.put(&mut queue, reply, Manner::last(), context.runtime().clock());
+        Next::Busy(Box::new(Busy::last(queue)))
+    }
+}
+
 impl<G: Unpin> Future for Connection<G> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
-            let next = match (&mut this.state, &this.stream) {
-                (State::Idle, Some(stream)) => ready!(idle(&this.context, stream, task)),
-                (State::Busy(busy), Some(stream)) => ready!(busy.poll(&this.context, stream, task)),
-                (State::Ending(ending), _) => return ending.as_mut().poll(task),
+            let step = || match (&mut this.state, &this.stream) {
+                (State::Idle, Some(stream)) => idle(&this.context, stream, task),
+                (State::Busy(busy), Some(stream)) => busy.poll(&this.context, stream, task),
+                (State::Ending(ending), _) => ending.as_mut().poll(task).map(|()| Next::Over),
                 (_, None) => unreachable!("only an ending connection has given its stream away"),
+            };
+            let next = match survive::guard(step) {
+                Ok(poll) => ready!(poll),
+                Err(panicked) => this.after_panic(&panicked),
             };
             if this.go_to(next, task).is_ready() {
                 return Poll::Ready(());
@@ -137,6 +171,7 @@ async fn finish(context: Rc<Context>, stream: Option<Stream>) {
 /// Answers everything in the chunk that memory can answer, and sends it in one go.
 fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_>) -> Next {
     let mut queue = context.take_queue();
+    context.sending.set(false);
     let mut input = chunk;
     let mut scanned = 0;
     while !input.is_empty() {
@@ -149,7 +184,7 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         }
         let mut manner = Manner::of(&request);
         manner.keep_alive &= !context.is_draining();
-        match context.answers.answer(&request) {
+        match context.answer(&request) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);
                 if let Some(log) = &context.log {
@@ -160,7 +195,7 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
             }
             answer => {
                 let asked = context.log.as_ref().map(|_| Box::new(Asked::of(&request, peer(stream))));
-                let item = Item::new(answer, manner, asked);
+                let item = Item::new(context, &request, answer, manner, asked);
                 return go_on(queue, &input[head..], 0, Some(item));
             }
         }
@@ -189,6 +224,7 @@ fn send(
     task: &mut Task<'_>,
 ) -> Poll<io::Result<()>> {
     let before = queue.len();
+    context.sending.set(true);
     let sent = stream.poll_send(queue, more, task);
     context.counters.bytes_sent.add((before - queue.len()) as u64);
     sent

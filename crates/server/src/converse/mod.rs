@@ -4,6 +4,7 @@ mod busy;
 mod encode;
 pub mod h1;
 mod linger;
+mod survive;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,10 +12,15 @@ use std::sync::Arc;
 
 use amped_runtime::disk::Helpers;
 use amped_runtime::{Runtime, SendQueue};
+use amped_wire::head::Request;
+use amped_wire::status::Status;
 
 use self::encode::CommonHead;
-use crate::answer::Answers;
+use self::survive::Panicked;
+pub use self::survive::watch as watch_panics;
 use crate::answer::files::Budget;
+use crate::answer::reply::Reply;
+use crate::answer::{Answer, Answers};
 use crate::config::choice::DiskMode;
 use crate::config::plan::Limits;
 use crate::observe::access_log::Log;
@@ -33,6 +39,8 @@ pub struct Context {
     pub log: Option<Log>,
     common_head: CommonHead,
     draining: Cell<bool>,
+    /// Bytes of an answer have been on their way to the kernel since this was last cleared.
+    sending: Cell<bool>,
     budget: Budget,
     /// Send queues that nobody uses now; only a conversation that is busy holds one.
     spare: RefCell<Vec<SendQueue>>,
@@ -48,6 +56,7 @@ impl Context {
             log,
             common_head: CommonHead::default(),
             draining: Cell::new(false),
+            sending: Cell::new(false),
             budget: Budget::default(),
             spare: RefCell::default(),
         })
@@ -75,6 +84,19 @@ impl Context {
 
     fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// The answer to a request; 500 when looking it up panics.
+    fn answer(&self, request: &Request<'_>) -> Answer {
+        survive::guard(|| self.answers.answer(request))
+            .unwrap_or_else(|panicked| Answer::Ready(self.answer_panic(&panicked, &self.answers.describe(request))))
+    }
+
+    /// Counts and logs a panic; its request is answered so.
+    fn answer_panic(&self, panicked: &Panicked, what: &[u8]) -> Reply {
+        self.counters.panics.add(1);
+        panicked.log(what, "it is answered 500, and its connection ends");
+        self.answers.refuse(Status::INTERNAL_SERVER_ERROR, "")
     }
 
     fn take_queue(&self) -> SendQueue {

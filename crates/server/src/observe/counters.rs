@@ -68,6 +68,8 @@ counters! {
     not_in_memory,
     /// Transfers ended because the file changed or shrank under them.
     broken_transfers,
+    /// Requests that ended in a panic, and conversations that did.
+    panics,
     /// Connections closed by a deadline.
     timeouts,
     /// Lines of the access log that were dropped rather than waited for.

@@ -128,7 +128,7 @@ impl Accepting {
 
     fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {
         let this = Rc::clone(self);
-        context.runtime().spawn(async move {
+        context.runtime().spawn_vital(async move {
             let mut receive = std::pin::pin!(receive);
             std::future::poll_fn(|task| {
                 if this.stopped.get() {

@@ -12,6 +12,7 @@ use super::{Chosen, Readings, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
 use crate::config::plan::{Architecture, Plan};
+use crate::converse;
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
 use crate::route::Router;
@@ -108,6 +109,7 @@ impl Prepared {
     /// # Errors
     /// In words: no thread to be had, a log that cannot be opened.
     pub fn start(mut self) -> Result<Server, String> {
+        converse::watch_panics();
         let sockets = match self.plan.architecture {
             Architecture::Mt => self.sockets.split_off(self.plan.workers).into_iter().flatten().collect(),
             _ => Vec::new(),
