@@ -18,6 +18,8 @@ pub struct Meter {
     /// Bucket i counts turns of less than 2^i microseconds (and at least half that).
     buckets: [AtomicU64; BUCKETS],
     longest_ns: AtomicU64,
+    /// The shortest turn since somebody last asked for it.
+    shortest_ns: AtomicU64,
     worst: Mutex<Option<Worst>>,
     /// The slowest timed step of the present turn.
     step_ns: AtomicU64,
@@ -51,6 +53,7 @@ impl Default for Meter {
             origin: Instant::now(),
             buckets: Default::default(),
             longest_ns: AtomicU64::default(),
+            shortest_ns: AtomicU64::new(u64::MAX),
             worst: Mutex::default(),
             step_ns: AtomicU64::default(),
             step: Mutex::default(),
@@ -87,6 +90,9 @@ impl Meter {
         let nanos = took.as_nanos() as u64;
         let bucket = &self.buckets[bucket(nanos)];
         bucket.store(bucket.load(Relaxed) + 1, Relaxed);
+        if nanos < self.shortest_ns.load(Relaxed) {
+            self.shortest_ns.store(nanos, Relaxed);
+        }
         if nanos > self.longest_ns.load(Relaxed) {
             self.longest_ns.store(nanos, Relaxed);
             let step = match self.step_ns.load(Relaxed) {
@@ -100,6 +106,15 @@ impl Meter {
         }
         if self.step_ns.load(Relaxed) != 0 {
             self.step_ns.store(0, Relaxed);
+        }
+    }
+
+    /// The shortest turn since the last call, for the loop itself: its lag. A request waits for about a turn before it is looked at;
+    /// where even the shortest one was long, that is no accident. Zero when there was none.
+    pub fn lag(&self) -> Duration {
+        match self.shortest_ns.swap(u64::MAX, Relaxed) {
+            u64::MAX => Duration::ZERO,
+            nanos => Duration::from_nanos(nanos),
         }
     }
 
@@ -182,5 +197,7 @@ mod tests {
         assert!(worst.blocked >= 1, "the sleep gave the processor up");
         assert!(worst.processor < worst.took, "which did not work meanwhile");
         assert_eq!(meter.turns(), 2);
+        assert!(meter.lag() < Duration::from_millis(1), "the shorter of the two");
+        assert_eq!(meter.lag(), Duration::ZERO);
     }
 }

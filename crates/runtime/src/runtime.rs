@@ -141,6 +141,11 @@ impl Runtime {
         self.driver().end_idle();
     }
 
+    /// Ends the wait of the `count` streams that have idled longest, of those that may idle for at most `left` more; says how many.
+    pub fn end_longest_idle(&self, count: usize, left: Duration) -> usize {
+        self.driver().end_longest_idle(count, u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+    }
+
     pub(crate) fn driver(&self) -> RefMut<'_, Driver> {
         self.driver.borrow_mut()
     }

@@ -22,7 +22,7 @@ mod uring;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -374,6 +374,46 @@ impl Driver {
         for source in self.sources.iter_mut().filter(|source| source.flags.has(Flags::IDLE)) {
             source.flags.set(Flags::TIMED_OUT);
             source.wake_both();
+        }
+    }
+
+    /// Brings the deadlines of those forward that have idled longest: at most `count`, and of those only which have at most `left`
+    /// milliseconds left. Says how many. Looks at every descriptor: not for every turn.
+    pub(crate) fn end_longest_idle(&mut self, count: usize, left: u64) -> usize {
+        let now = self.now;
+        let mut idle: Vec<(u64, u32)> = self
+            .sources
+            .indexed()
+            .filter(|(_, source)| source.flags.has(Flags::IDLE) && !source.flags.has(Flags::TIMED_OUT))
+            .filter_map(|(index, source)| Some((source.deadline.until(now).filter(|until| *until <= left)?, index)))
+            .collect();
+        if idle.len() > count {
+            idle.select_nth_unstable(count);
+            idle.truncate(count);
+        }
+        for &(_, index) in &idle {
+            if let Some(source) = self.sources.occupant(index) {
+                source.flags.set(Flags::TIMED_OUT);
+                source.wake_both();
+            }
+        }
+        idle.len()
+    }
+
+    /// Accepts what is there without waiting, and has nothing accepted meanwhile.
+    pub(crate) fn accept_now(&mut self, token: Token) -> io::Result<OwnedFd> {
+        self.accept_nothing(token);
+        let source = usable(&mut self.sources, token)?;
+        match uring::accepted_before(source) {
+            Some(connection) => Ok(connection),
+            None => crate::net::socket::accept(source.fd.as_fd()),
+        }
+    }
+
+    /// Leaves connections in the kernel's queue until somebody accepts again.
+    pub(crate) fn accept_nothing(&mut self, token: Token) {
+        if let (Engine::Uring(uring), Some(source)) = (&mut self.engine, self.sources.get_mut(token)) {
+            uring.accept_nothing(source, token);
         }
     }
 

@@ -136,8 +136,7 @@ impl Uring {
         token: Token,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<OwnedFd>> {
-        let waiting = source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front());
-        if let Some(connection) = waiting {
+        if let Some(connection) = accepted_before(source) {
             return Poll::Ready(Ok(connection));
         }
         if let Some(error) = take_error(source) {
@@ -151,6 +150,17 @@ impl Uring {
         }
         wait(&mut source.reader, context.waker());
         Poll::Pending
+    }
+
+    /// Ends the multishot accept; its last completion says so. What it has accepted waits in the source.
+    pub(crate) fn accept_nothing(&mut self, source: &mut Source, token: Token) {
+        if source.traffic.armed && !source.flags.has(Flags::ARMED_WRITE) {
+            let cancel = opcode::AsyncCancel::new(user_data(Kind::Accept, token)).build();
+            // Without room for it the kernel goes on accepting, and the next call tries again.
+            if self.push(cancel.user_data(user_data(Kind::Cancel, PROOF))).is_ok() {
+                source.flags.set(Flags::ARMED_WRITE);
+            }
+        }
     }
 
     pub(crate) fn recv(
@@ -467,6 +477,9 @@ impl Uring {
 
     fn accepted(&mut self, source: &mut Source, result: i32, is_final: bool) {
         source.traffic.armed = !is_final;
+        if is_final {
+            source.flags.clear(Flags::ARMED_WRITE);
+        }
         if result >= 0 {
             let connection = owned(result);
             if !source.flags.has(Flags::CLOSING) {
@@ -599,6 +612,11 @@ impl Uring {
         }
         self.in_flight == 0
     }
+}
+
+/// A connection that was accepted before anybody asked for it.
+pub(crate) fn accepted_before(source: &mut Source) -> Option<OwnedFd> {
+    source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front())
 }
 
 /// The receive that is tried before anything is armed: `None` when it would wait.

@@ -47,6 +47,11 @@ pub fn strike(path: &[u8]) -> Option<Answer> {
     None
 }
 
+/// Whether a path is one that costs time: it is admitted like what memory cannot answer.
+pub fn is_costly(path: &[u8]) -> bool {
+    path.starts_with(b"/.amped-test/burn/") && are_allowed()
+}
+
 fn are_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     *ALLOWED.get_or_init(|| std::env::var_os("AMPED_TEST_FAULTS").is_some_and(|value| value == "1"))

@@ -9,6 +9,7 @@ pub mod files;
 pub mod redirect;
 pub mod reply;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,6 +24,7 @@ use self::error_page::ErrorPages;
 use self::files::{Files, Found};
 use self::reply::Reply;
 use crate::config::plan::{Action, FilesPlan, Plan};
+use crate::overload::Gate;
 use crate::route::{RouteId, Router};
 
 /// Answers for one worker: the plan, the routes, and the files' memory.
@@ -32,6 +34,9 @@ pub struct Answers {
     router: Arc<Router>,
     files: Rc<Files>,
     error_pages: Arc<ErrorPages>,
+    gate: Rc<Gate>,
+    /// Requests refused so far, which tells one refusal from the next.
+    refusals: Cell<u64>,
 }
 
 /// What became of a request.
@@ -48,7 +53,13 @@ pub type Pending = Pin<Box<dyn Future<Output = Reply>>>;
 impl Answers {
     /// The answers of one worker; `files` is shared by nobody, what is behind it by all.
     pub fn new(plan: Arc<Plan>, router: Arc<Router>, files: Rc<Files>, error_pages: Arc<ErrorPages>) -> Rc<Self> {
-        Rc::new(Self { plan, router, files, error_pages })
+        let gate = Rc::clone(files.gate());
+        Rc::new(Self { plan, router, files, error_pages, gate, refusals: Cell::new(0) })
+    }
+
+    /// What is given up when there is too much to do.
+    pub fn gate(&self) -> &Rc<Gate> {
+        &self.gate
     }
 
     /// The configuration behind the answers.
@@ -76,14 +87,19 @@ impl Answers {
                 ));
             }
         };
-        #[cfg(debug_assertions)]
-        if let Some(answer) = faults::strike(path.as_bytes()) {
-            return answer;
-        }
         let Some(id) = self.router.find(request.host, path.as_bytes()) else {
             return Answer::Ready(self.error_pages.reply(self.router.site(request.host), Status::NOT_FOUND));
         };
         let route = id.route(&self.plan);
+        if !self.gate.lets_in(route.priority) {
+            return Answer::Ready(self.overloaded(id.site));
+        }
+        #[cfg(debug_assertions)]
+        if faults::is_costly(path.as_bytes()) && !self.gate.admits(route.priority) {
+            return Answer::Ready(self.overloaded(id.site));
+        } else if let Some(answer) = faults::strike(path.as_bytes()) {
+            return answer;
+        }
         match &route.action {
             Action::Files(files) => self.file(request, id, files, &path),
             Action::Redirect { to, status } => {
@@ -100,6 +116,16 @@ impl Answers {
     fn with_fields(&self, reply: Reply, id: RouteId, path: &[u8]) -> Reply {
         let fields = id.site(&self.plan).fields_for(id.route(&self.plan), path);
         reply.with_lines(&reply::field_lines(&fields))
+    }
+
+    /// 429, for a client that has asked too often.
+    pub fn too_many(&self, request: &Request<'_>, seconds: u32) -> Reply {
+        self.error_pages.too_many(self.router.site(request.host), seconds)
+    }
+
+    fn overloaded(&self, site: u16) -> Reply {
+        self.refusals.set(self.refusals.get() + 1);
+        self.error_pages.overloaded(site, self.refusals.get())
     }
 
     /// A refusal in the words of the site, for requests that did not get as far as `answer`.
@@ -131,17 +157,21 @@ impl Answers {
         if !plan.hidden && path::is_hidden(path) {
             return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_FOUND));
         }
-        match self.files.find(id, plan.strip, path) {
+        match self.files.find(id, plan.strip, path, id.route(&self.plan).priority) {
             Found::Now(entry) => {
                 Answer::Ready(reply::to_request(request, &entry, &self.error_pages, id.site, self.now()))
             }
+            Found::Refused => Answer::Ready(self.overloaded(id.site)),
             Found::Later(later) => {
                 let asked = reply::Asked::of(request);
                 let this = Rc::clone(self);
                 Answer::Pending(Box::pin(async move {
                     match later.await {
                         Ok(entry) => asked.reply(&entry, &this.error_pages, id.site, this.now()),
-                        Err(_) => this.error_pages.overloaded(id.site),
+                        Err(_) => {
+                            this.files.count_refusal();
+                            this.overloaded(id.site)
+                        }
                     }
                 }))
             }

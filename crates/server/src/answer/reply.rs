@@ -228,6 +228,11 @@ impl Reply {
         Self { status, head: Head::Own(head), body: Body::Empty, length: 0, close: false }
     }
 
+    /// Whether it says that there was no time for the request: 503, 429.
+    pub fn is_refusal(&self) -> bool {
+        self.status == Status::SERVICE_UNAVAILABLE || self.status == Status::TOO_MANY_REQUESTS
+    }
+
     /// The same with more field lines, each with its CRLF. A file's head has its own already.
     pub fn with_lines(mut self, lines: &[u8]) -> Self {
         if let Head::Own(head) = &mut self.head {

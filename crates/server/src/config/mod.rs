@@ -8,6 +8,7 @@ pub mod architecture;
 mod check;
 pub mod choice;
 mod nearest;
+pub mod network;
 pub mod pattern;
 pub mod plan;
 pub mod problem;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context as Task, Poll, ready};
+use std::time::Duration;
 
 use amped_runtime::SendQueue;
 use amped_runtime::net::Stream;
@@ -18,10 +19,12 @@ use amped_wire::status::{Reject, Status};
 
 use super::encode::Manner;
 use super::h1::Next;
+use super::pace::{Demand, Pace};
 use super::{Context, survive};
 use crate::answer::files::Means;
 use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
+use crate::config::plan::Limits;
 use crate::observe::access_log::{Asked, Log};
 
 /// The state of a conversation while it waits.
@@ -40,6 +43,11 @@ pub struct Busy {
     ending: Ending,
     /// What the deadline is for, so that it is set when that changes and not at every poll.
     awaiting: Awaiting,
+    /// How slow the peer may be with its body, or with taking the answers.
+    pace: Option<(Awaiting, Pace)>,
+    /// Bytes handed to the kernel, and bytes of bodies that came.
+    sent: u64,
+    received: u64,
     /// The peer has finished sending.
     ended: bool,
     /// Bytes of the present answers may have reached the peer.
@@ -101,6 +109,9 @@ impl Busy {
                 (true, false) => Ending::Linger,
             },
             awaiting: Awaiting::Nothing,
+            pace: None,
+            sent: 0,
+            received: 0,
             ended: false,
             has_spoken: false,
         }
@@ -124,6 +135,7 @@ impl Busy {
             self.look_after_pending(context, task);
             let sending = self.send(context, stream, task);
             match sending {
+                Poll::Ready(Err(error)) if self.bears_with(context, stream, &error) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(self.fail(context, stream, &error)),
                 // Something went out, so there may be room for more answers.
                 Poll::Ready(Ok(true)) => {
@@ -144,9 +156,11 @@ impl Busy {
                             self.input.extend_from_slice(&chunk);
                             // A body may take its time as long as it comes; a head may not.
                             if self.body.is_some() {
-                                self.awaiting = Awaiting::Nothing;
+                                self.received += chunk.len() as u64;
+                                self.expect(context, stream, Awaiting::Body);
                             }
                         }
+                        Err(error) if self.bears_with(context, stream, &error) => {}
                         Err(error) => return Poll::Ready(self.fail(context, stream, &error)),
                     },
                     Poll::Pending => return Poll::Pending,
@@ -193,18 +207,20 @@ impl Busy {
 
     fn take_request(&mut self, context: &Rc<Context>, stream: &Stream, request: &Request<'_>) {
         let mut manner = Manner::of(request);
-        manner.keep_alive &= !context.is_draining();
+        manner.keep_alive &= context.keeps_alive();
         let asked = context.log.as_ref().map(|_| Box::new(Asked::of(request, peer(stream))));
         let limit = context.limits().max_body;
         let too_large = matches!(request.framing, Framing::Length(length) if length > limit);
         let answer = if too_large {
             Answer::Ready(context.answers.refuse(Status::CONTENT_TOO_LARGE, "the body is larger than allowed"))
         } else {
-            context.answer(request)
+            context.answer(request, stream)
         };
         // Whoever waits for 100 (Continue) has its answer instead, and may or may not send the body then: nobody could tell
         // where the next request begins.
-        let refuses_body = too_large || request.expect_continue;
+        // What is refused for want of time is refused before its body is read.
+        let is_refused = matches!(&answer, Answer::Ready(reply) if reply.is_refusal());
+        let refuses_body = too_large || request.expect_continue || (is_refused && request.framing != Framing::None);
         manner.keep_alive &= !refuses_body;
         let item = Item::new(context, request, answer, manner, asked);
         if refuses_body {
@@ -268,7 +284,13 @@ impl Busy {
     fn send(&mut self, context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<io::Result<bool>> {
         let mut progress = false;
         self.gather(context);
-        let means = Means { stream, helpers: &context.helpers, mode: context.disk(), budget: &context.budget };
+        let means = Means {
+            stream,
+            helpers: &context.helpers,
+            mode: context.disk(),
+            budget: &context.budget,
+            trims: context.gate.trims(),
+        };
         if !self.queue.is_empty() {
             let more = match self.pieces.front_mut() {
                 Some(Piece::File(file)) => file.is_ready(means),
@@ -281,6 +303,7 @@ impl Busy {
             let sent = stream.poll_send(&mut self.queue, more, task);
             let gone = before - self.queue.len();
             context.counters.bytes_sent.add(gone as u64);
+            self.sent += gone as u64;
             progress = gone > 0;
             match sent {
                 Poll::Pending if progress => return Poll::Ready(Ok(true)),
@@ -304,6 +327,7 @@ impl Busy {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(sent)) => {
                 context.counters.bytes_sent.add(sent as u64);
+                self.sent += sent as u64;
                 self.awaiting = Awaiting::Nothing;
                 if transfer.is_done() {
                     self.pieces.pop_front();
@@ -399,6 +423,7 @@ impl Busy {
         match error.kind() {
             io::ErrorKind::TimedOut => {
                 context.counters.timeouts.add(1);
+                context.counters.too_slow.add(1);
                 if self.awaiting == Awaiting::Head && self.has_nothing_to_send() {
                     return self.answer_late_head(context, stream);
                 }
@@ -432,12 +457,43 @@ impl Busy {
             return;
         }
         self.awaiting = awaiting;
-        let limits = context.limits();
         match awaiting {
-            Awaiting::Socket | Awaiting::Body => stream.deadline_in(limits.write_timeout),
-            Awaiting::Head => stream.deadline_in(limits.head_timeout),
+            Awaiting::Socket | Awaiting::Body => {
+                self.expect(context, stream, awaiting);
+                return;
+            }
+            Awaiting::Head => stream.deadline_in(context.limits().head_timeout),
             Awaiting::Disk | Awaiting::Nothing => stream.no_deadline(),
         }
+        self.pace = None;
+    }
+
+    /// The peer is waited for, to send or to take bytes: for as long as its pace so far allows, in milliseconds.
+    fn expect(&mut self, context: &Context, stream: &Stream, awaiting: Awaiting) -> u32 {
+        let now = context.runtime().clock().ticks();
+        let demand = demand(context.limits(), awaiting);
+        let moved = || match awaiting {
+            // What fills the kernel's buffer is not taken yet.
+            Awaiting::Socket => self.sent.saturating_sub(stream.unacknowledged().unwrap_or(0) as u64),
+            _ => self.received,
+        };
+        let left = match &mut self.pace {
+            Some((of, pace)) if *of == awaiting && pace.is_recent(now) => pace.left(),
+            Some((of, pace)) if *of == awaiting => pace.note(demand, now, moved()),
+            other => {
+                *other = Some((awaiting, Pace::new(demand, now, moved())));
+                demand.patience
+            }
+        };
+        stream.deadline_in(Duration::from_millis(left.into()));
+        left
+    }
+
+    /// The deadline has come. Whether there is patience left all the same, since bytes have moved where nobody was told: a reader
+    /// may take what the kernel holds without there being room for more.
+    fn bears_with(&mut self, context: &Context, stream: &Stream, error: &io::Error) -> bool {
+        let is_paced = matches!(self.awaiting, Awaiting::Socket | Awaiting::Body);
+        error.kind() == io::ErrorKind::TimedOut && is_paced && self.expect(context, stream, self.awaiting) > 0
     }
 
     fn awaits_disk(&self) -> bool {
@@ -469,6 +525,14 @@ impl Item {
     fn is_last(&self) -> bool {
         !self.manner.keep_alive || matches!(&self.answer, Progress::Ready(reply) if reply.close)
     }
+}
+
+fn demand(limits: &Limits, awaiting: Awaiting) -> Demand {
+    let (patience, rate) = match awaiting {
+        Awaiting::Body => (limits.body_timeout, limits.min_body_rate),
+        _ => (limits.write_timeout, limits.min_send_rate),
+    };
+    Demand { patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX), rate }
 }
 
 /// Counts an answer that is about to be given.

@@ -67,7 +67,7 @@ enum State {
 impl<G> Connection<G> {
     /// A fresh connection.
     pub fn new(context: &Rc<Context>, stream: Stream, guest: G) -> Self {
-        stream.idle_for(context.limits().idle_timeout);
+        stream.idle_for(context.idle_timeout());
         Self { context: Rc::clone(context), stream: Some(stream), state: State::Idle, _guest: guest }
     }
 
@@ -76,7 +76,7 @@ impl<G> Connection<G> {
         let Some(stream) = &self.stream else { return Poll::Ready(()) };
         self.state = match next {
             Next::Idle if !self.context.is_draining() => {
-                stream.idle_for(self.context.limits().idle_timeout);
+                stream.idle_for(self.context.idle_timeout());
                 State::Idle
             }
             Next::Busy(busy) => State::Busy(busy),
@@ -154,7 +154,7 @@ fn idle(context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Nex
             _ => return Poll::Ready(Next::Close),
         };
         match turn(context, stream, &chunk, task) {
-            Next::Idle if !context.is_draining() => stream.idle_for(context.limits().idle_timeout),
+            Next::Idle if !context.is_draining() => stream.idle_for(context.idle_timeout()),
             next => return Poll::Ready(next),
         }
     }
@@ -183,8 +183,8 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
             return go_on(queue, input, 0, None);
         }
         let mut manner = Manner::of(&request);
-        manner.keep_alive &= !context.is_draining();
-        match context.answer(&request) {
+        manner.keep_alive &= context.keeps_alive();
+        match context.answer(&request, stream) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);
                 if let Some(log) = &context.log {

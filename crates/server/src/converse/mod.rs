@@ -4,13 +4,16 @@ mod busy;
 mod encode;
 pub mod h1;
 mod linger;
+mod pace;
 mod survive;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
+use amped_runtime::net::Stream;
 use amped_runtime::{Runtime, SendQueue};
 use amped_wire::head::Request;
 use amped_wire::status::Status;
@@ -25,6 +28,7 @@ use crate::config::choice::DiskMode;
 use crate::config::plan::Limits;
 use crate::observe::access_log::Log;
 use crate::observe::counters::Counters;
+use crate::overload::{Clients, Gate};
 
 /// What all conversations of a worker share.
 #[derive(Debug)]
@@ -37,8 +41,14 @@ pub struct Context {
     pub counters: Arc<Counters>,
     /// Where it is logged, if it is.
     pub log: Option<Log>,
+    /// What is given up when there is too much to do.
+    pub gate: Rc<Gate>,
+    /// What one client may have, if that is limited.
+    pub clients: Option<Arc<Clients>>,
     common_head: CommonHead,
     draining: Cell<bool>,
+    /// When idle connections were last ended to make room.
+    reaped_at: Cell<u64>,
     /// Bytes of an answer have been on their way to the kernel since this was last cleared.
     sending: Cell<bool>,
     budget: Budget,
@@ -48,14 +58,23 @@ pub struct Context {
 
 impl Context {
     /// A worker's context.
-    pub fn new(answers: Rc<Answers>, helpers: Helpers, counters: Arc<Counters>, log: Option<Log>) -> Rc<Self> {
+    pub fn new(
+        answers: Rc<Answers>,
+        helpers: Helpers,
+        counters: Arc<Counters>,
+        log: Option<Log>,
+        clients: Option<Arc<Clients>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
+            gate: Rc::clone(answers.gate()),
+            clients,
             answers,
             helpers,
             counters,
             log,
             common_head: CommonHead::default(),
             draining: Cell::new(false),
+            reaped_at: Cell::new(0),
             sending: Cell::new(false),
             budget: Budget::default(),
             spare: RefCell::default(),
@@ -86,8 +105,41 @@ impl Context {
         self.draining.get()
     }
 
-    /// The answer to a request; 500 when looking it up panics.
-    fn answer(&self, request: &Request<'_>) -> Answer {
+    /// Ends the connections of this worker that have idled longest, at most `count` and at most once in `REAP_INTERVAL_MS`: finding
+    /// them means looking at all.
+    pub fn reap(&self, count: usize) {
+        let now = self.runtime().clock().ticks();
+        if now.saturating_sub(self.reaped_at.get()) < REAP_INTERVAL_MS {
+            return;
+        }
+        self.reaped_at.set(now);
+        let least = self.gate.reap_idle();
+        let left = self.limits().idle_timeout.saturating_sub(least);
+        let reaped = self.runtime().end_longest_idle(count.max(1), left);
+        self.counters.reaped.add(reaped as u64);
+    }
+
+    /// How long a connection may wait for its next request.
+    fn idle_timeout(&self) -> Duration {
+        self.gate.idle_timeout(self.limits().idle_timeout)
+    }
+
+    /// Whether the connection of a request goes on after its answer, as far as the server is concerned.
+    fn keeps_alive(&self) -> bool {
+        let closes = self.gate.closes();
+        self.counters.closed_to_save.add(u64::from(closes));
+        !closes && !self.is_draining()
+    }
+
+    /// The answer to a request; 429 when its client has asked too often, 500 when looking it up panics.
+    fn answer(&self, request: &Request<'_>, stream: &Stream) -> Answer {
+        if let Some(clients) = &self.clients
+            && let Some(peer) = busy::peer(stream)
+            && let Err(seconds) = clients.ask(peer, self.runtime().clock().ticks())
+        {
+            self.counters.client_requests_refused.add(1);
+            return Answer::Ready(self.answers.too_many(request, seconds));
+        }
         survive::guard(|| self.answers.answer(request))
             .unwrap_or_else(|panicked| Answer::Ready(self.answer_panic(&panicked, &self.answers.describe(request))))
     }
@@ -113,3 +165,4 @@ impl Context {
 }
 
 const MAX_SPARE: usize = 64;
+const REAP_INTERVAL_MS: u64 = 10;

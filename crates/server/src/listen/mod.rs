@@ -8,6 +8,7 @@ pub mod seat;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use amped_runtime::yield_now;
 
 pub use self::seat::{Guest, Seat};
 use crate::converse::{Context, h1};
+use crate::overload::{Accepting, Entrance};
 
 /// A worker's reception: where it sits among the others, and how many connections all may have.
 #[derive(Debug)]
@@ -31,16 +33,46 @@ pub struct Reception {
     pub max_connections: usize,
 }
 
-/// Accepts connections until the task is dropped.
-pub async fn receive(listener: Listener, context: Rc<Context>, reception: Rc<Reception>) {
+/// Accepts connections until the task is dropped: as they come, or when there is too much to do, only so many a turn or none.
+pub async fn receive(listener: Rc<Listener>, context: Rc<Context>, reception: Rc<Reception>) {
     loop {
-        for _ in 0..BURST {
-            match listener.accept().await {
-                Ok(socket) => admit(socket, &context, &reception),
-                Err(_) => lack(&context).await,
+        match context.gate.accepting() {
+            Accepting::AsTheyCome => {
+                receive_burst(&listener, &context, &reception).await;
+                yield_now().await;
+            }
+            Accepting::FromShortQueue => {
+                receive_waiting(&listener, &context, &reception).await;
+                context.runtime().sleep(SHORT_QUEUE_PAUSE).await;
+            }
+            Accepting::None => {
+                listener.accept_nothing();
+                context.runtime().sleep(SHORTAGE_PAUSE).await;
             }
         }
-        yield_now().await;
+    }
+}
+
+async fn receive_burst(listener: &Listener, context: &Rc<Context>, reception: &Reception) {
+    for _ in 0..BURST {
+        match listener.accept().await {
+            Ok(socket) => admit(socket, context, reception),
+            Err(_) => lack(context).await,
+        }
+        if context.gate.accepting() != Accepting::AsTheyCome {
+            return;
+        }
+    }
+}
+
+/// Takes what the kernel's queue holds, whose length is then what was chosen and not what the driver has taken ahead.
+async fn receive_waiting(listener: &Listener, context: &Rc<Context>, reception: &Reception) {
+    for _ in 0..BURST {
+        match listener.accept_now() {
+            Ok(socket) => admit(socket, context, reception),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => return lack(context).await,
+        }
     }
 }
 
@@ -55,8 +87,8 @@ pub async fn receive_one_by_one(listeners: Vec<Listener>, context: Rc<Context>, 
         match poll_fn(next).await {
             Ok(socket) if has_room(&context, &reception) => {
                 let over = Rc::new(Over::default());
-                let guest = (Guest::new(&reception.seats[reception.place]), Ends(Rc::clone(&over)));
-                seat(socket, &context, guest);
+                let Some(guest) = guest(&socket, &context, &reception.seats[reception.place]) else { continue };
+                seat(socket, &context, (guest, Ends(Rc::clone(&over))));
                 poll_fn(|task| over.poll(task)).await;
             }
             Ok(_) => {}
@@ -107,6 +139,9 @@ fn has_room(context: &Context, reception: &Reception) -> bool {
     context.counters.accepted.add(1);
     let connections: usize = reception.seats.iter().map(|seat| seat.connections()).sum();
     let has_room = connections < reception.max_connections;
+    if connections >= reception.max_connections / 16 * 15 {
+        context.reap(reception.max_connections / 32);
+    }
     context.counters.turned_away.add(u64::from(!has_room));
     has_room
 }
@@ -121,12 +156,32 @@ fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
             context.counters.handed_on.add(1);
             other.hand(socket);
         }
-        None => seat(socket, context, Guest::new(&seats[reception.place])),
+        None => welcome(socket, context, &seats[reception.place]),
+    }
+}
+
+/// Gives a connection a seat of this worker, unless its client has as many as it may.
+pub fn welcome(socket: OwnedFd, context: &Rc<Context>, its: &Arc<Seat>) {
+    if let Some(guest) = guest(&socket, context, its) {
+        seat(socket, context, guest);
+    }
+}
+
+fn guest(socket: &OwnedFd, context: &Context, seat: &Arc<Seat>) -> Option<Guest> {
+    let Some(clients) = &context.clients else { return Some(Guest::new(seat, None)) };
+    // Without an address it is gone already, which its first operation will tell.
+    let Ok(peer) = Listener::peer_of(socket) else { return Some(Guest::new(seat, None)) };
+    match clients.enter(peer.ip(), context.runtime().clock().ticks()) {
+        Entrance::Open(ticket) => Some(Guest::new(seat, ticket)),
+        Entrance::Shut => {
+            context.counters.client_connections_refused.add(1);
+            None
+        }
     }
 }
 
 /// Starts the conversation with a connection that is this worker's.
-pub fn seat<G: Unpin + 'static>(socket: OwnedFd, context: &Rc<Context>, guest: G) {
+fn seat<G: Unpin + 'static>(socket: OwnedFd, context: &Rc<Context>, guest: G) {
     let stream = Listener::stream(context.runtime(), socket);
     context.runtime().spawn(h1::Connection::new(context, stream, guest));
 }
@@ -145,6 +200,7 @@ fn less_loaded(seats: &[Arc<Seat>], place: usize) -> Option<&Seat> {
 /// Connections accepted before others have their turn.
 const BURST: usize = 64;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+const SHORT_QUEUE_PAUSE: Duration = Duration::from_millis(1);
 /// A difference that is not worth a wake-up of another core.
 const SLACK: usize = 8;
 
@@ -155,7 +211,7 @@ mod tests {
     fn seats(connections: &[usize]) -> Arc<[Arc<Seat>]> {
         let seats: Arc<[Arc<Seat>]> = connections.iter().map(|_| Arc::default()).collect();
         for (place, &count) in connections.iter().enumerate() {
-            (0..count).for_each(|_| std::mem::forget(Guest::new(&seats[place])));
+            (0..count).for_each(|_| std::mem::forget(Guest::new(&seats[place], None)));
         }
         seats
     }

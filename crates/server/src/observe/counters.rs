@@ -14,6 +14,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed) + by, Relaxed);
     }
 
+    /// Replaces the number, which is a state and no count. Only the owning thread may call this.
+    pub fn set(&self, to: u64) {
+        self.0.store(to, Relaxed);
+    }
+
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -72,6 +77,32 @@ counters! {
     panics,
     /// Connections closed by a deadline.
     timeouts,
+    /// Keep-alive connections ended to make room.
+    reaped,
+    /// Answers that ended their connection to make room.
+    closed_to_save,
+    /// Requests refused because of their route's priority.
+    shed_sheddable,
+    /// Requests refused because the loop could not keep up.
+    shed_loop,
+    /// Requests refused because memory was short.
+    shed_memory,
+    /// Requests refused because the disk could not keep up.
+    shed_disk,
+    /// Times at which connections were left in the kernel's queue.
+    accept_pauses,
+    /// Times at which a higher step of the overload ladder was taken.
+    ladder_climbs,
+    /// The present step of the overload ladder, 0 (calm) to 5 (pause), summed over the workers.
+    ladder_step,
+    /// Connections refused because their client had as many as it may.
+    client_connections_refused,
+    /// Requests answered 429 because their client had asked too often.
+    client_requests_refused,
+    /// Clients that were too slow: head, body or answer did not keep its least pace.
+    too_slow,
+    /// Answers refused for want of descriptors or memory.
+    file_shortages,
     /// Lines of the access log that were dropped rather than waited for.
     log_lines_dropped,
 }

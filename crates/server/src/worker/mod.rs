@@ -4,6 +4,7 @@
 
 mod choose;
 pub mod server;
+mod watch;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -20,9 +21,10 @@ use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Files, Roots, Shelf};
 use crate::config::plan::Plan;
 use crate::converse::Context;
-use crate::listen::{self, Guest, Reception, Seat, seat::Call};
+use crate::listen::{self, Reception, Seat, seat::Call};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
+use crate::overload::Clients;
 use crate::route::Router;
 
 /// What all workers of a process share.
@@ -48,6 +50,8 @@ pub struct Shared {
     pub driver: driver::Kind,
     /// Connections at one time.
     pub max_connections: usize,
+    /// What one client may have, if that is limited.
+    pub clients: Option<Arc<Clients>>,
 }
 
 /// What one worker lets others read.
@@ -82,7 +86,7 @@ fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>
     let (plan, router) = (Arc::clone(&shared.plan), Arc::clone(&shared.router));
     let answers = Answers::new(plan, router, files, Arc::clone(&shared.error_pages));
     let log = shared.log.as_ref().map(|writer| writer.log(counters));
-    Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log)
+    Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log, shared.clients.clone())
 }
 
 async fn work(context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<OwnedFd>) {
@@ -92,7 +96,7 @@ async fn work(context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<Owned
     let seat = &reception.seats[reception.place];
     while let Call::Handed(sockets) = seat.call().await {
         for socket in sockets {
-            listen::seat(socket, &context, Guest::new(seat));
+            listen::welcome(socket, &context, seat);
         }
     }
     accepting.stop();
@@ -120,10 +124,13 @@ impl Accepting {
             let (context, reception) = of_its_own();
             return self.spawn(&context.clone(), listen::receive_one_by_one(listeners.collect(), context, reception));
         }
-        for listener in listeners {
+        let listeners: Vec<_> = listeners.map(Rc::new).collect();
+        for listener in &listeners {
             let (context, reception) = of_its_own();
-            self.spawn(&context.clone(), listen::receive(listener, context, reception));
+            self.spawn(&context.clone(), listen::receive(Rc::clone(listener), context, reception));
         }
+        let (context, reception) = of_its_own();
+        self.spawn(&context.clone(), watch::watch(context, reception, listeners));
     }
 
     fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {

@@ -15,6 +15,7 @@ use crate::config::plan::{Architecture, Plan};
 use crate::converse;
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
+use crate::overload::Clients;
 use crate::route::Router;
 
 /// What there must be before the first thread: sockets that listen, open folders, error pages.
@@ -120,11 +121,12 @@ impl Prepared {
             roots: self.roots,
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
             error_pages: self.error_pages,
-            helpers: Helpers::new(plan.helpers, plan.helper_queue),
+            helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: self.chosen.kind,
             max_connections: max_connections(&plan),
+            clients: Clients::new(&plan.clients),
             plan,
         });
         let (threads, readings) = start_workers(&shared, self.sockets)?;
@@ -192,6 +194,8 @@ impl Status {
                 "ran": helpers.ran, "refused": helpers.refused, "dropped": helpers.dropped,
                 "delay_us": helpers.delay.as_micros() as u64,
                 "longest_delay_us": helpers.longest_delay.as_micros() as u64,
+                "late": helpers.late, "no_room": helpers.no_room, "standing": helpers.standing,
+                "incidents": helpers.incidents, "replaced": helpers.replaced, "panicked": helpers.panicked,
             },
             "turns": turns,
             "signal_queue_overflows": self.readings.iter().map(|reading| reading.meter.overflows()).sum::<u64>(),
@@ -250,6 +254,7 @@ fn bind(plan: &mut Plan) -> Result<Vec<Vec<OwnedFd>>, String> {
         for worker in &mut sockets {
             let socket = Listener::bind(*address).map_err(failed)?;
             Listener::defer(&socket).map_err(failed)?;
+            Listener::watch_peers(&socket, plan.limits.dead_peer_timeout).map_err(failed)?;
             *address = Listener::address_of(&socket).map_err(failed)?;
             worker.push(socket);
         }

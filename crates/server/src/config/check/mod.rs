@@ -5,6 +5,7 @@
 
 mod fields;
 mod hosts;
+mod overload;
 mod routes;
 mod site;
 
@@ -16,9 +17,9 @@ use std::time::Duration;
 
 use super::architecture::{Conflict, Shape, Wish, With};
 use super::choice::{AccessLog, LogFormat};
-use super::plan::{Limits, OverloadBody, Plan};
+use super::plan::{Limits, Plan};
 use super::problem::Problem;
-use super::text::{FileText, LimitsText, OverloadText};
+use super::text::{FileText, LimitsText};
 use super::typed::{At, OneOrMany, Word};
 use super::units::{Listen, Size, Wait, parse_listen};
 
@@ -65,6 +66,8 @@ impl Check {
             sites: self.sites(&text.sites),
             overload_body: self.overload_body(&text.overload),
             retry_after: self.count(&text.overload.retry_after, "retry_after", 0..=86400, default.retry_after),
+            overload: self.overload(&text.overload),
+            clients: self.clients(&text.clients),
             admin: self.admin(&text.admin),
         }
     }
@@ -93,6 +96,10 @@ impl Check {
             idle_timeout: self.wait(&text.idle_timeout, SHORT..=DAY, default.idle_timeout),
             head_timeout: self.wait(&text.head_timeout, SHORT..=DAY, default.head_timeout),
             write_timeout: self.wait(&text.write_timeout, SHORT..=DAY, default.write_timeout),
+            body_timeout: self.wait(&text.body_timeout, SHORT..=DAY, default.body_timeout),
+            min_body_rate: self.size(&text.min_body_rate, default.min_body_rate),
+            min_send_rate: self.size(&text.min_send_rate, default.min_send_rate),
+            dead_peer_timeout: self.wait(&text.dead_peer_timeout, SECOND..=DAY, default.dead_peer_timeout),
             drain_timeout: self.wait(&text.drain_timeout, NONE..=DAY, default.drain_timeout),
             max_body: self.size(&text.max_body, default.max_body),
             max_connections: text.max_connections.as_ref().map(|typed| {
@@ -139,18 +146,6 @@ impl Check {
             );
         }
         AccessLog::File { path, format }
-    }
-
-    fn overload_body(&mut self, text: &OverloadText) -> Option<OverloadBody> {
-        let typed = text.body.as_ref()?;
-        let path = self.base.join(&typed.value);
-        match read_small(&path) {
-            Ok(bytes) => Some(OverloadBody { path, bytes: bytes.into() }),
-            Err(sentence) => {
-                self.wrong(typed, sentence);
-                None
-            }
-        }
     }
 
     fn admin(&mut self, typed: &Option<At<String>>) -> Option<String> {
@@ -210,20 +205,6 @@ impl Check {
     }
 }
 
-fn read_small(path: &Path) -> Result<Vec<u8>, String> {
-    let shown = path.display();
-    let failed = |error| format!("`{shown}` cannot be read: {}", reason(&error));
-    let found = std::fs::metadata(path).map_err(failed)?;
-    if !found.is_file() {
-        return Err(format!("`{shown}` is not a file: expected a small one, such as an image"));
-    }
-    if found.len() > OverloadBody::MAX_BYTES {
-        let bytes = found.len();
-        return Err(format!("`{shown}` has {bytes} bytes: expected at most 64KiB"));
-    }
-    std::fs::read(path).map_err(failed)
-}
-
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "it does not exist".into(),
@@ -233,6 +214,7 @@ fn reason(error: &std::io::Error) -> String {
 }
 
 const NONE: Duration = Duration::ZERO;
+const SECOND: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
