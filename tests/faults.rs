@@ -2,7 +2,12 @@
 
 mod harness;
 
-use harness::{Client, Driver, Folder, Server, get, on_every_driver, on_every_thread, wait_until};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::stall::Hanging;
+use harness::{Client, Driver, Folder, Server, get, on_every_driver, on_every_loop, on_every_thread, wait_until};
 
 on_every_driver!(
     a_panic_is_answered_and_ends_its_connection,
@@ -10,12 +15,20 @@ on_every_driver!(
     a_panic_in_the_conversation_is_answered_if_nothing_was_sent,
 );
 on_every_thread!(panics_leave_nothing_behind);
+on_every_loop!(
+    a_disk_that_fails_costs_only_its_files,
+    a_lack_of_descriptors_is_answered,
+    a_hung_mount_starves_no_other
+);
 
 /// A server that panics when it is asked to.
 fn faulty(driver: Driver, folder: &Folder) -> Server {
     let toml = format!("workers = 1\n[[sites]]\nroot = \"{}\"", folder.path().display());
     let toml = if driver.architecture().is_some() { toml.replace("workers = 1", "workers = 32") } else { toml };
-    Server::run_as(driver, &toml, |command| drop(command.env("AMPED_TEST_FAULTS", "1"))).may_panic()
+    Server::run_as(driver, &toml, |command| {
+        command.env("AMPED_TEST_FAULTS", "1");
+    })
+    .may_panic()
 }
 
 fn a_panic_is_answered_and_ends_its_connection(driver: Driver) {
@@ -93,4 +106,83 @@ fn panics_leave_nothing_behind(driver: Driver) {
     assert!((1..900).contains(&lines), "{lines} lines: no flood");
     let mut clients: Vec<Client> = (0..5).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "hi\n"));
+}
+
+/// Files `0` to `99`.
+fn hundred() -> BTreeMap<String, Vec<u8>> {
+    (0..100).map(|at| (at.to_string(), format!("file {at}\n").into_bytes())).collect()
+}
+
+fn two_folders(driver: Driver, first: &std::path::Path, second: &std::path::Path, more: &str) -> Server {
+    let (first, second) = (first.display(), second.display());
+    let route = format!("[[sites.routes]]\nmatch = \"/other/*\"\nroot = \"{second}\"");
+    Server::run(driver, &format!("workers = 1\n{more}[[sites]]\nroot = \"{first}\"\n{route}"))
+}
+
+fn a_disk_that_fails_costs_only_its_files(driver: Driver) {
+    let Some(disk) = Hanging::mount(hundred()) else { return };
+    let healthy = Folder::usual();
+    let server = two_folders(driver, healthy.path(), disk.path(), "");
+    assert_eq!((server.get("/").text().as_str(), server.get("/other/0").text().as_str()), ("hi\n", "file 0\n"));
+    disk.fail(true);
+    let mut hits = server.connect();
+    for at in 1..30 {
+        // An error of the machine is not the file's: no 403, no 404, and it is not remembered.
+        assert_eq!(server.get(&format!("/other/{at}")).status(), 500, "{at}");
+        assert_eq!(hits.get("/").text(), "hi\n");
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(server.get("/other/0").text(), "file 0\n", "what memory holds goes on being served");
+    disk.fail(false);
+    (1..30).for_each(|at| assert_eq!(server.get(&format!("/other/{at}")).text(), format!("file {at}\n")));
+}
+
+fn a_lack_of_descriptors_is_answered(driver: Driver) {
+    let folder = Folder::usual();
+    let toml =
+        format!("workers = 1\n[overload]\nreap_idle = \"100ms\"\n[[sites]]\nroot = \"{}\"", folder.path().display());
+    let server = Server::run_as(driver, &toml, |command| {
+        let binary = command.get_program().to_owned();
+        *command = Command::new("prlimit");
+        command.arg("--nofile=80:80").arg(binary);
+    });
+    let mut idle: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for client in &mut idle {
+        let _ = client.try_send(get("/"));
+    }
+    wait_until("descriptors are short", || server.number("/counters/accept_shortages") > 0);
+    // Nobody leaves of his own accord: those that have idled longest make room, and accepting goes on by itself.
+    for _ in 0..30 {
+        assert_eq!(server.get("/page.html").status(), 200);
+    }
+    assert!(server.number("/counters/reaped") > 0);
+    assert!(server.descriptors() <= 80);
+}
+
+fn a_hung_mount_starves_no_other(driver: Driver) {
+    let (Some(dead), Some(alive)) = (Hanging::mount(hundred()), Hanging::mount(hundred())) else { return };
+    let server = two_folders(driver, dead.path(), alive.path(), "helpers = 4\n");
+    assert_eq!(server.get("/other/0").text(), "file 0\n");
+    dead.hang();
+    let mut waiting: Vec<Client> = (0..10)
+        .map(|at| {
+            let mut client = server.connect();
+            client.send(get(&format!("/{at}")));
+            client
+        })
+        .collect();
+    wait_until("all helpers are stuck", || server.number("/helpers/stuck") == 4);
+    for at in 1..60 {
+        assert_eq!(server.get(&format!("/other/{at}")).text(), format!("file {at}\n"));
+    }
+    assert!((1..=4).contains(&server.number("/helpers/replaced")), "{}", server.status());
+    assert!(server.number("/helpers/threads") <= 9 && dead.waiting() <= 5, "{}", server.status());
+    dead.recover();
+    for (at, client) in waiting.iter_mut().enumerate() {
+        assert_eq!(client.answer().text(), format!("file {at}\n"));
+    }
+    wait_until("those too many have ended", || {
+        (60..100).for_each(|at| assert_eq!(server.get(&format!("/other/{at}")).status(), 200));
+        server.number("/helpers/stuck") == 0
+    });
 }

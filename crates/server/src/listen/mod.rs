@@ -57,7 +57,7 @@ async fn receive_burst(listener: &Listener, context: &Rc<Context>, reception: &R
     for _ in 0..BURST {
         match listener.accept().await {
             Ok(socket) => admit(socket, context, reception),
-            Err(_) => lack(context).await,
+            Err(_) => lack(context, reception).await,
         }
         if context.gate.accepting() != Accepting::AsTheyCome {
             return;
@@ -71,7 +71,7 @@ async fn receive_waiting(listener: &Listener, context: &Rc<Context>, reception: 
         match listener.accept_now() {
             Ok(socket) => admit(socket, context, reception),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(_) => return lack(context).await,
+            Err(_) => return lack(context, reception).await,
         }
     }
 }
@@ -92,7 +92,7 @@ pub async fn receive_one_by_one(listeners: Vec<Listener>, context: Rc<Context>, 
                 poll_fn(|task| over.poll(task)).await;
             }
             Ok(_) => {}
-            Err(_) => lack(&context).await,
+            Err(_) => lack(&context, &reception).await,
         }
     }
 }
@@ -127,9 +127,10 @@ impl Drop for Ends {
     }
 }
 
-/// No descriptor or no memory left: the connection stays in the kernel's queue until there is.
-async fn lack(context: &Context) {
+/// No descriptor or no memory left: the connection stays in the kernel's queue until there is, and who has idled longest makes room.
+async fn lack(context: &Context, reception: &Reception) {
     context.counters.accept_shortages.add(1);
+    context.reap((reception.seats[reception.place].connections() / 32).max(4));
     context.runtime().sleep(SHORTAGE_PAUSE).await;
 }
 

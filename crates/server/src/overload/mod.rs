@@ -148,17 +148,24 @@ impl Gate {
         lets_in
     }
 
-    /// Whether a request that memory cannot answer is worked on.
+    /// Whether a request that memory cannot answer is worked on; one that is not is refused, and counted so.
     pub fn admits(&self, priority: Priority) -> bool {
+        let admits = self.has_time(priority);
+        if !admits {
+            let is_out_of_memory = self.state.borrow().memory.step() >= Step::Refuse;
+            let counter = if is_out_of_memory { &self.counters.shed_memory } else { &self.counters.shed_loop };
+            counter.add(1);
+        }
+        admits
+    }
+
+    /// Whether there is time for work beyond what memory holds; each question takes its turn in the admitted share.
+    pub fn has_time(&self, priority: Priority) -> bool {
         if !self.is_pressed.get() || priority == Priority::Essential {
             return true;
         }
         let mut state = self.state.borrow_mut();
-        let is_out_of_memory = state.memory.step() >= Step::Refuse;
-        let admits = !is_out_of_memory && (state.share.is_whole() || state.share.admits());
-        let counter = if is_out_of_memory { &self.counters.shed_memory } else { &self.counters.shed_loop };
-        counter.add(u64::from(!admits));
-        admits
+        state.memory.step() < Step::Refuse && (state.share.is_whole() || state.share.admits())
     }
 
     /// How long a connection may idle, which is `usual` while there are few.

@@ -152,7 +152,7 @@ impl Files {
         }
         self.counters.revalidations.add(1);
         // What memory holds is an answer, if not the newest: no more is done for it than there is time for.
-        if entry.age(now) < STALE_LIMIT_MS && !self.gate.admits(priority) {
+        if entry.age(now) < STALE_LIMIT_MS && !self.gate.has_time(priority) {
             self.counters.stale.add(1);
             return Found::Now(entry);
         }
