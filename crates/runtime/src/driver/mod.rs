@@ -9,6 +9,7 @@ pub(crate) mod buffer_ring;
 mod epoll;
 mod epoll_level;
 mod lookout;
+mod operation;
 mod poll;
 mod portable;
 mod readiness;

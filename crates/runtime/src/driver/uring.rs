@@ -18,9 +18,10 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffer_ring::{BufferRing, GROUP, RingChunk};
+use super::operation::{Kind, PROOF, unpack, user_data};
 use super::readiness::recv_now;
 use super::sending::Sending;
-use super::slots::{GENERATION_BITS, Slots, Token};
+use super::slots::{Slots, Token};
 use super::source::{Flags, Source, wait};
 use crate::buffer::{Chunk, Pool, SendQueue};
 use crate::net::socket;
@@ -674,31 +675,6 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// What an operation was, carried in the top bits of its user data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Accept,
-    Receive,
-    Send,
-    Readable,
-    Writable,
-    Reset,
-    Cancel,
-}
-
-const KINDS: [Kind; 7] =
-    [Kind::Accept, Kind::Receive, Kind::Send, Kind::Readable, Kind::Writable, Kind::Reset, Kind::Cancel];
-
-fn user_data(kind: Kind, token: Token) -> u64 {
-    (kind as u64) << (32 + GENERATION_BITS) | token.pack()
-}
-
-fn unpack(user_data: u64) -> (Kind, Token) {
-    (KINDS[(user_data >> (32 + GENERATION_BITS)) as usize], Token::unpack(user_data))
-}
-
-/// A token for operations that belong to no source.
-const PROOF: Token = Token { index: u32::MAX, generation: 0 };
 const ENTRIES: u32 = 512;
 /// The kernel sizes its hash table of waiting operations, where a cancellation looks, by these (io_ring_ctx_alloc, io_uring.c).
 const COMPLETIONS: u32 = 8192;

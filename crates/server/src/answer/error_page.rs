@@ -149,7 +149,7 @@ fn is_fatal(status: Status) -> bool {
 fn jittered(seconds: u32, lot: u64) -> u32 {
     // Fibonacci hashing: neighbours are sent far apart.
     let spread = lot.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    seconds + (spread * (u64::from(seconds.div_ceil(2)) + 1) >> 32) as u32
+    seconds + ((spread * (u64::from(seconds.div_ceil(2)) + 1)) >> 32) as u32
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";
