@@ -140,7 +140,7 @@ fn has_room(context: &Context, reception: &Reception) -> bool {
     context.counters.accepted.add(1);
     let connections: usize = reception.seats.iter().map(|seat| seat.connections()).sum();
     let has_room = connections < reception.max_connections;
-    if connections >= reception.max_connections / 16 * 15 {
+    if connections >= reception.max_connections - reception.max_connections / 16 {
         context.reap(reception.max_connections / 32);
     }
     context.counters.turned_away.add(u64::from(!has_room));
