@@ -17,6 +17,8 @@ pub struct Meter {
     origin: Instant,
     /// Bucket i counts turns of less than 2^i microseconds (and at least half that).
     buckets: [AtomicU64; BUCKETS],
+    /// All turns together.
+    total_ns: AtomicU64,
     longest_ns: AtomicU64,
     worst: Mutex<Option<Worst>>,
     /// The slowest timed step of the present turn.
@@ -50,6 +52,7 @@ impl Default for Meter {
         Self {
             origin: Instant::now(),
             buckets: Default::default(),
+            total_ns: AtomicU64::default(),
             longest_ns: AtomicU64::default(),
             worst: Mutex::default(),
             step_ns: AtomicU64::default(),
@@ -87,6 +90,7 @@ impl Meter {
         let nanos = took.as_nanos() as u64;
         let bucket = &self.buckets[bucket(nanos)];
         bucket.store(bucket.load(Relaxed) + 1, Relaxed);
+        self.total_ns.store(self.total_ns.load(Relaxed) + nanos, Relaxed);
         if nanos > self.longest_ns.load(Relaxed) {
             self.longest_ns.store(nanos, Relaxed);
             let step = match self.step_ns.load(Relaxed) {
@@ -128,6 +132,11 @@ impl Meter {
         self.buckets.iter().enumerate().map(|(index, count)| (1 << index, count.load(Relaxed)))
     }
 
+    /// How long all turns took together.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.total_ns.load(Relaxed))
+    }
+
     /// Turns so far.
     pub fn turns(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
@@ -147,13 +156,14 @@ fn used() -> [u64; 3] {
     [micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_nvcsw as u64, usage.ru_nivcsw as u64]
 }
 
-fn bucket(nanos: u64) -> usize {
+/// The place of a time among buckets of which number i holds what is below 2^i microseconds, and the last one the rest.
+pub(crate) fn bucket(nanos: u64) -> usize {
     let micros = nanos / 1000;
     ((u64::BITS - micros.leading_zeros()) as usize).min(BUCKETS - 1)
 }
 
 /// The last bucket holds everything from half a second up.
-const BUCKETS: usize = 21;
+pub(crate) const BUCKETS: usize = 21;
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,8 @@ use amped_wire::status::Status;
 use self::error_page::ErrorPages;
 use self::files::{Files, Found};
 use self::reply::Reply;
-use crate::config::plan::{Action, FilesPlan, Plan};
+use crate::config::plan::{Action, FilesPlan, Plan, Site};
+use crate::observe::sites::Table;
 use crate::route::{RouteId, Router};
 
 /// Answers for one worker: the plan, the routes, and the files' memory.
@@ -30,6 +31,8 @@ pub struct Answers {
     router: Arc<Router>,
     files: Rc<Files>,
     error_pages: Arc<ErrorPages>,
+    /// Where they are counted.
+    sites: Arc<Table>,
 }
 
 /// What became of a request.
@@ -46,7 +49,13 @@ pub type Pending = Pin<Box<dyn Future<Output = Reply>>>;
 impl Answers {
     /// The answers of one worker; `files` is shared by nobody, what is behind it by all.
     pub fn new(plan: Arc<Plan>, router: Arc<Router>, files: Rc<Files>, error_pages: Arc<ErrorPages>) -> Rc<Self> {
-        Rc::new(Self { plan, router, files, error_pages })
+        let sites = files.counters().sites.table(&plan.sites.iter().map(Site::name).collect::<Vec<_>>());
+        Rc::new(Self { plan, router, files, error_pages, sites })
+    }
+
+    /// The counts of the plan's sites.
+    pub fn sites(&self) -> &Table {
+        &self.sites
     }
 
     /// The configuration behind the answers.
@@ -67,15 +76,13 @@ impl Answers {
         let path = match path::normalize(raw) {
             Ok(path) => path,
             Err(reject) => {
-                return Answer::Ready(self.error_pages.explain(
-                    self.router.site(request.host),
-                    reject.status,
-                    reject.reason,
-                ));
+                let site = self.router.site(request.host);
+                return Answer::Ready(self.error_pages.explain(site, reject.status, reject.reason).at(site));
             }
         };
         let Some(id) = self.router.find(request.host, path.as_bytes()) else {
-            return Answer::Ready(self.error_pages.reply(self.router.site(request.host), Status::NOT_FOUND));
+            let site = self.router.site(request.host);
+            return Answer::Ready(self.error_pages.reply(site, Status::NOT_FOUND).at(site));
         };
         let route = id.route(&self.plan);
         match &route.action {
@@ -93,7 +100,7 @@ impl Answers {
 
     fn with_fields(&self, reply: Reply, id: RouteId, path: &[u8]) -> Reply {
         let fields = id.site(&self.plan).fields_for(id.route(&self.plan), path);
-        reply.with_lines(&reply::field_lines(&fields))
+        reply.with_lines(&reply::field_lines(&fields)).at(id.site)
     }
 
     /// A refusal in the words of the site, for requests that did not get as far as `answer`.
@@ -104,27 +111,27 @@ impl Answers {
     fn file(self: &Rc<Self>, request: &Request<'_>, id: RouteId, plan: &FilesPlan, path: &Normal<'_>) -> Answer {
         match request.method {
             Method::Get | Method::Head => {}
-            Method::Options => return Answer::Ready(Reply::allow(Status::NO_CONTENT, FILE_METHODS)),
+            Method::Options => return Answer::Ready(Reply::allow(Status::NO_CONTENT, FILE_METHODS).at(id.site)),
             Method::Other | Method::Connect => {
-                return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_IMPLEMENTED));
+                return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_IMPLEMENTED).at(id.site));
             }
-            _ => return Answer::Ready(self.error_pages.not_allowed(id.site, FILE_METHODS)),
+            _ => return Answer::Ready(self.error_pages.not_allowed(id.site, FILE_METHODS).at(id.site)),
         }
         let path = path.as_bytes();
         if !plan.hidden && path::is_hidden(path) {
-            return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_FOUND));
+            return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_FOUND).at(id.site));
         }
         match self.files.find(id, plan.strip, path) {
             Found::Now(entry) => {
-                Answer::Ready(reply::to_request(request, &entry, &self.error_pages, id.site, self.now()))
+                Answer::Ready(reply::to_request(request, &entry, &self.error_pages, id.site, self.now()).at(id.site))
             }
             Found::Later(later) => {
                 let asked = reply::Asked::of(request);
                 let this = Rc::clone(self);
                 Answer::Pending(Box::pin(async move {
                     match later.await {
-                        Ok(entry) => asked.reply(&entry, &this.error_pages, id.site, this.now()),
-                        Err(_) => this.error_pages.overloaded(id.site),
+                        Ok(entry) => asked.reply(&entry, &this.error_pages, id.site, this.now()).at(id.site),
+                        Err(_) => this.error_pages.overloaded(id.site).at(id.site),
                     }
                 }))
             }

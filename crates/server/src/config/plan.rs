@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::admin::Secret;
 use super::architecture::{Shape, Wish};
 pub use super::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat, Symlinks};
 pub use super::pattern::Pattern;
@@ -44,8 +45,10 @@ pub struct Plan {
     pub overload_body: Option<OverloadBody>,
     /// Seconds in the `Retry-After` of such a 503.
     pub retry_after: u32,
-    /// The admin address as typed: `ADDR:PORT` or `unix:PATH`.
+    /// The admin address: `ADDR:PORT` or `unix:PATH`.
     pub admin: Option<String>,
+    /// What one must know to ask there; always there when other machines can reach the address.
+    pub admin_token: Option<Secret>,
 }
 
 /// Timeouts and bounds of a connection.
@@ -199,6 +202,7 @@ impl Default for Plan {
             overload_body: None,
             retry_after: 1,
             admin: None,
+            admin_token: None,
         }
     }
 }
@@ -224,6 +228,11 @@ impl Site {
         let found = root.join("404.html");
         let error_pages = if found.is_file() { vec![(404, found)] } else { Vec::new() };
         Site { names: Vec::new(), routes: vec![route], headers: Vec::new(), error_pages }
+    }
+
+    /// What it is called where it is counted: its first name, `default` without any.
+    pub fn name(&self) -> String {
+        self.names.first().map_or("default", String::as_str).to_owned()
     }
 
     /// The fields that configuration adds to the answer that `route` gives for `path` (decoded).

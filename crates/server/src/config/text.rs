@@ -51,8 +51,11 @@ pub struct FileText {
     /// How a line of the access log is written.
     #[schemars(extend("default" = "combined"))]
     pub access_log_format: Option<At<Word<LogFormat>>>,
-    /// Where counters and controls are served: `ADDR:PORT` or `unix:PATH`. Default: nowhere.
+    /// Where the dashboard, metrics and health are served: `ADDR:PORT` or `unix:PATH`. Default: nowhere.
     pub admin: Option<At<String>>,
+    /// What one must know to ask there: 16 to 256 letters, digits or `-._~+/=`. Needed where other machines can reach the
+    /// address. Default: the environment variable `AMPED_ADMIN_TOKEN`, if it is set.
+    pub admin_token: Option<At<String>>,
     /// Timeouts and bounds of a connection.
     pub limits: LimitsText,
     /// What is answered when the disk cannot keep up.

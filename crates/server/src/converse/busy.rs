@@ -18,11 +18,13 @@ use amped_wire::status::{Reject, Status};
 
 use super::Context;
 use super::encode::Manner;
-use super::h1::Next;
+use super::h1::{Next, sampled};
+use super::standing::{Doing, Standing};
 use crate::answer::files::Means;
 use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
 use crate::observe::access_log::{Asked, Log};
+use crate::observe::samples::Asked as Sample;
 
 /// The state of a conversation while it waits.
 pub struct Busy {
@@ -40,6 +42,7 @@ pub struct Busy {
     ending: Ending,
     /// What the deadline is for, so that it is set when that changes and not at every poll.
     awaiting: Awaiting,
+    standing: Option<Standing>,
     /// The peer has finished sending.
     ended: bool,
 }
@@ -49,6 +52,7 @@ pub struct Item {
     answer: Progress,
     manner: Manner,
     asked: Option<Box<Asked>>,
+    sample: Option<Box<Sample>>,
 }
 
 enum Progress {
@@ -98,6 +102,7 @@ impl Busy {
                 (true, false) => Ending::Linger,
             },
             awaiting: Awaiting::Nothing,
+            standing: None,
             ended: false,
         }
     }
@@ -196,7 +201,8 @@ impl Busy {
         // where the next request begins.
         let refuses_body = too_large || request.expect_continue;
         manner.keep_alive &= !refuses_body;
-        let item = Item::new(answer, manner, asked);
+        let sample = sampled(context, request, &answer);
+        let item = Item::new(answer, manner, asked, sample);
         if refuses_body {
             self.ending = Ending::Linger;
         } else if item.is_last() {
@@ -237,7 +243,7 @@ impl Busy {
         context.counters.refused_requests.add(1);
         let reply = context.answers.refuse(reject.status, reject.reason);
         let asked = context.log.as_ref().map(|_| Box::new(Asked::nothing(peer(stream))));
-        self.items.push_back(Item::new(Answer::Ready(reply), Manner::last(), asked));
+        self.items.push_back(Item::new(Answer::Ready(reply), Manner::last(), asked, None));
         self.ending = Ending::Linger;
     }
 
@@ -321,7 +327,7 @@ impl Busy {
         if !matches!(self.items.front(), Some(Item { answer: Progress::Ready(_), .. })) {
             return false;
         }
-        let Some(Item { answer: Progress::Ready(reply), mut manner, asked }) = self.items.pop_front() else {
+        let Some(Item { answer: Progress::Ready(reply), mut manner, asked, sample }) = self.items.pop_front() else {
             return false;
         };
         if reply.close {
@@ -333,6 +339,9 @@ impl Busy {
         }
         count(context, &reply);
         let clock = context.runtime().clock();
+        if let Some(sample) = sample {
+            context.sampler.given(&sample, reply.status, clock);
+        }
         if let (Some(log), Some(asked)) = (&context.log, asked) {
             note(context, log, &asked, &reply, manner);
         }
@@ -408,7 +417,7 @@ impl Busy {
         Next::Busy(Box::new(Self::last(std::mem::take(&mut self.queue))))
     }
 
-    fn set_deadline(&mut self, context: &Context, stream: &Stream, blocked: bool) {
+    fn set_deadline(&mut self, context: &Rc<Context>, stream: &Stream, blocked: bool) {
         let awaiting = match () {
             () if blocked && !self.awaits_disk() => Awaiting::Socket,
             () if !self.items.is_empty() || blocked => Awaiting::Disk,
@@ -419,11 +428,25 @@ impl Busy {
             return;
         }
         self.awaiting = awaiting;
+        self.stand(context, awaiting);
         let limits = context.limits();
         match awaiting {
             Awaiting::Socket | Awaiting::Body => stream.deadline_in(limits.write_timeout),
             Awaiting::Head => stream.deadline_in(limits.head_timeout),
             Awaiting::Disk | Awaiting::Nothing => stream.no_deadline(),
+        }
+    }
+
+    fn stand(&mut self, context: &Rc<Context>, awaiting: Awaiting) {
+        let doing = match awaiting {
+            Awaiting::Head | Awaiting::Nothing => Doing::ReadingHead,
+            Awaiting::Body => Doing::ReadingBody,
+            Awaiting::Disk => Doing::WaitingForDisk,
+            Awaiting::Socket => Doing::Sending,
+        };
+        match &mut self.standing {
+            Some(standing) => standing.change(doing),
+            None => self.standing = Some(Standing::new(context, doing)),
         }
     }
 
@@ -433,13 +456,13 @@ impl Busy {
 }
 
 impl Item {
-    /// An answer, how to give it, and what to log.
-    pub fn new(answer: Answer, manner: Manner, asked: Option<Box<Asked>>) -> Self {
+    /// An answer, how to give it, what to log, and what the sampler has kept.
+    pub fn new(answer: Answer, manner: Manner, asked: Option<Box<Asked>>, sample: Option<Box<Sample>>) -> Self {
         let answer = match answer {
             Answer::Ready(reply) => Progress::Ready(Box::new(reply)),
             Answer::Pending(pending) => Progress::Pending(pending),
         };
-        Self { answer, manner, asked }
+        Self { answer, manner, asked, sample }
     }
 
     fn is_last(&self) -> bool {
@@ -449,13 +472,7 @@ impl Item {
 
 /// Counts an answer that is about to be given.
 pub fn count(context: &Context, reply: &Reply) {
-    let counters = &context.counters;
-    counters.requests.add(1);
-    match reply.status.code() {
-        400..=499 => counters.client_errors.add(1),
-        500.. => counters.server_errors.add(1),
-        _ => {}
-    }
+    context.answers.sites().count(reply.site, reply.status.code());
 }
 
 /// Logs an answer that is about to be given.

@@ -4,6 +4,7 @@ mod busy;
 mod encode;
 pub mod h1;
 mod linger;
+mod standing;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use crate::config::choice::DiskMode;
 use crate::config::plan::Limits;
 use crate::observe::access_log::Log;
 use crate::observe::counters::Counters;
+use crate::observe::samples::Sampler;
 
 /// What all conversations of a worker share.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Context {
     pub counters: Arc<Counters>,
     /// Where it is logged, if it is.
     pub log: Option<Log>,
+    /// Who is looked at closely.
+    pub sampler: Sampler,
     common_head: CommonHead,
     draining: Cell<bool>,
     budget: Budget,
@@ -44,6 +48,7 @@ impl Context {
         Rc::new(Self {
             answers,
             helpers,
+            sampler: Sampler::new(&counters),
             counters,
             log,
             common_head: CommonHead::default(),

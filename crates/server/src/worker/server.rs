@@ -14,6 +14,7 @@ use crate::answer::files::{Roots, Shelf};
 use crate::config::plan::{Architecture, Plan};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
+use crate::observe::{admin, report};
 use crate::route::Router;
 
 /// What there must be before the first thread: sockets that listen, open folders, error pages.
@@ -174,11 +175,19 @@ impl Status {
         let counters = self.sums();
         let helpers = self.shared.helpers.stats();
         let turns: Vec<_> = self.readings.iter().map(|reading| turns(&reading.meter)).collect();
+        let connections = self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>();
+        let all = || self.readings.iter().map(|reading| &*reading.counters);
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "architecture": self.shared.plan.architecture.name(),
             "driver": self.shared.driver.name(),
-            "connections": self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>(),
+            "workers": self.shared.plan.workers,
+            "draining": self.is_draining(),
+            "connections": connections,
+            "states": report::states(all(), connections as u64),
+            "sites": report::sites(all()),
+            "latency": report::latency(all()),
+            "top": report::top(all()),
             "counters": counters.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "cache": {
                 "bytes": self.shared.shelf.used(),
@@ -190,10 +199,17 @@ impl Status {
                 "ran": helpers.ran, "refused": helpers.refused, "dropped": helpers.dropped,
                 "delay_us": helpers.delay.as_micros() as u64,
                 "longest_delay_us": helpers.longest_delay.as_micros() as u64,
+                "delays": report::doublings(&helpers.delays),
+                "delay_micros": helpers.total_delay.as_micros() as u64,
             },
             "turns": turns,
             "signal_queue_overflows": self.readings.iter().map(|reading| reading.meter.overflows()).sum::<u64>(),
         })
+    }
+
+    /// Whether the server finishes what it has and wants nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.shared.seats.iter().any(|seat| seat.is_draining())
     }
 
     /// One line for the end of the log.
@@ -220,6 +236,16 @@ impl Status {
     }
 }
 
+impl admin::Source for Status {
+    fn status(&self) -> serde_json::Value {
+        self.json()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_draining()
+    }
+}
+
 fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
     let worst = meter.worst().map(|worst| {
         serde_json::json!({
@@ -233,7 +259,7 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
         })
     });
     let histogram: Vec<_> = meter.histogram().filter(|(_, count)| *count > 0).collect();
-    serde_json::json!({ "longest": worst, "below_us": histogram })
+    serde_json::json!({ "longest": worst, "below_us": histogram, "micros": meter.total().as_micros() as u64 })
 }
 
 /// For every worker a socket for every address. A port of 0 is chosen once and then shared.
