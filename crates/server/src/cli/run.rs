@@ -46,6 +46,7 @@ pub(super) fn serve_until_told(plan: Plan) -> Result<(), Failure> {
         admin.start(server.status()).map_err(Failure::Failed)?;
     }
     eprintln!("{described}");
+    eprintln!("amped: {}", server.confined());
     for address in addresses {
         eprintln!("listening on http://{address}");
     }

@@ -10,6 +10,7 @@ use super::run::serve_until_told;
 use crate::config::admin::{self, Secret};
 use crate::config::architecture::Wish;
 use crate::config::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat};
+use crate::config::user::User;
 use crate::config::{Plan, check_folder, parse_listen, parse_size};
 
 /// Serve a folder over HTTP/1.1.
@@ -49,6 +50,10 @@ pub struct Serve {
     /// AMPED_ADMIN_TOKEN [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
     admin: Option<String>,
+    /// Whom to become when the addresses are bound: a name, or UID:GID. As root, needed where other machines can connect
+    /// [default: nobody else]
+    #[arg(long, value_name = "USER", value_parser = User::parse)]
+    user: Option<User>,
     /// Serve in this very process, as containers expect it
     #[arg(long)]
     no_supervisor: bool,
@@ -66,6 +71,7 @@ impl Serve {
         }
         plan.cache_bytes = self.cache;
         plan.access_log = AccessLog::from_word(&self.access_log, LogFormat::Combined);
+        plan.user = self.user;
         let usage = |sentence: String| Failure::Usage(format!("amped: {sentence}"));
         plan.admin_token = Secret::from_environment().map_err(usage)?;
         let settle = |typed: String| admin::settle(&typed, plan.admin_token.as_ref());

@@ -16,6 +16,7 @@ pub mod template;
 pub mod text;
 pub mod typed;
 pub mod units;
+pub mod user;
 
 use std::path::Path;
 

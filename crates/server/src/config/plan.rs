@@ -13,6 +13,7 @@ use super::architecture::{Shape, Wish};
 pub use super::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat, Symlinks};
 pub use super::pattern::Pattern;
 pub use super::template::{Parts, Template};
+pub use super::user::User;
 
 /// Everything one server process does, checked and immutable.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,10 @@ pub struct Plan {
     pub admin: Option<String>,
     /// What one must know to ask there; always there when other machines can reach the address.
     pub admin_token: Option<Secret>,
+    /// Whom the server becomes when it has bound its addresses; `None`: it stays who it is.
+    pub user: Option<User>,
+    /// Whether the server may open its folders and its log alone, where the kernel has Landlock.
+    pub sandbox: bool,
 }
 
 /// Timeouts and bounds of a connection.
@@ -203,6 +208,8 @@ impl Default for Plan {
             retry_after: 1,
             admin: None,
             admin_token: None,
+            user: None,
+            sandbox: true,
         }
     }
 }

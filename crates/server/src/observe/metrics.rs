@@ -233,12 +233,9 @@ impl Page {
         self.sample(&format!("{name}_count"), &[], &all.to_string());
     }
 
+    /// Without UNIT, which OpenMetrics leaves to taste: the unit is the name's last word.
     fn declare(&mut self, family: &str, kind: &str, help: &str) {
         let _ = writeln!(self.text, "# TYPE {family} {kind}");
-        let unit = family.rsplit('_').next().filter(|unit| ["seconds", "bytes"].contains(unit));
-        if let (Some(unit), Format::OpenMetrics) = (unit, self.format) {
-            let _ = writeln!(self.text, "# UNIT {family} {unit}");
-        }
         let _ = writeln!(self.text, "# HELP {family} {help}");
     }
 
@@ -332,11 +329,7 @@ mod tests {
         }
         assert!(!text.contains("# EOF") && text.contains("# TYPE amped_shed_total counter"));
         let open = render(&status(), Format::OpenMetrics);
-        assert!(
-            open.ends_with("# EOF\n")
-                && open.contains("# TYPE amped_shed counter")
-                && open.contains("# UNIT amped_sent_bytes bytes")
-        );
+        assert!(open.ends_with("# EOF\n") && open.contains("# TYPE amped_shed counter"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
 
+use super::confine::{self, Confined};
 use super::{Chosen, Readings, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
@@ -36,6 +37,7 @@ pub struct Server {
     sockets: Vec<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
     readings: Arc<[Readings]>,
+    confined: Confined,
 }
 
 impl Prepared {
@@ -51,6 +53,7 @@ impl Prepared {
         }
         let chosen = choose(plan.driver);
         let sockets = bind(&mut plan)?;
+        confine::check(&plan)?;
         let (roots, error_pages) = (Arc::new(Roots::open(&plan)?), Arc::new(ErrorPages::load(&plan)?));
         Ok(Self { chosen, sockets, router: Arc::new(Router::new(&plan)), roots, error_pages, plan })
     }
@@ -113,6 +116,7 @@ impl Prepared {
             Architecture::Mt => self.sockets.split_off(self.plan.workers).into_iter().flatten().collect(),
             _ => Vec::new(),
         };
+        let confined = confine::confine(&self.plan)?;
         let plan = Arc::new(self.plan);
         let shared = Arc::new(Shared {
             router: self.router,
@@ -127,14 +131,20 @@ impl Prepared {
             plan,
         });
         let (threads, readings) = start_workers(&shared, self.sockets)?;
-        Ok(Server { shared, sockets, threads, readings: readings.into() })
+        Ok(Server { shared, sockets, threads, readings: readings.into(), confined })
     }
 }
 
 impl Server {
     /// What the workers let others read.
     pub fn status(&self) -> Status {
-        Status { shared: Arc::clone(&self.shared), readings: Arc::clone(&self.readings) }
+        let confined = self.confined.clone();
+        Status { shared: Arc::clone(&self.shared), readings: Arc::clone(&self.readings), confined }
+    }
+
+    /// What the process gave up before it served.
+    pub fn confined(&self) -> &Confined {
+        &self.confined
     }
 
     /// Has the access log's file opened anew.
@@ -153,9 +163,10 @@ impl Server {
             // A worker that panicked has said so; the others' work is finished all the same.
             let _ = thread.join();
         }
-        let closing = Status { shared: Arc::clone(&self.shared), readings: self.readings }.closing_line();
+        let Self { shared, readings, confined, .. } = self;
+        let closing = Status { shared: Arc::clone(&shared), readings, confined }.closing_line();
         // Whoever else still holds what is shared (a view of the numbers, a late job) does not write lines.
-        if let Some(log) = &self.shared.log {
+        if let Some(log) = &shared.log {
             log.finish();
         }
         closing
@@ -167,6 +178,7 @@ impl Server {
 pub struct Status {
     shared: Arc<Shared>,
     readings: Arc<[Readings]>,
+    confined: Confined,
 }
 
 impl Status {
@@ -183,6 +195,7 @@ impl Status {
             "driver": self.shared.driver.name(),
             "workers": self.shared.plan.workers,
             "draining": self.is_draining(),
+            "confined": self.confined.json(),
             "connections": connections,
             "states": report::states(all(), connections as u64),
             "sites": report::sites(all()),

@@ -22,6 +22,7 @@ use super::problem::Problem;
 use super::text::{FileText, LimitsText, OverloadText};
 use super::typed::{At, OneOrMany, Word};
 use super::units::{Listen, Size, Wait};
+use super::user::User;
 
 /// The plan of a file that stands in the folder `base`, or all its mistakes.
 pub fn check(text: &FileText, base: &Path) -> Result<Plan, Vec<Problem>> {
@@ -69,6 +70,8 @@ impl Check {
             retry_after: self.count(&text.overload.retry_after, "retry_after", 0..=86400, default.retry_after),
             admin: self.admin(&text.admin, admin_token.as_ref()),
             admin_token,
+            user: self.user(&text.user),
+            sandbox: text.sandbox.as_ref().map_or(default.sandbox, |typed| typed.value),
         }
     }
 
@@ -164,6 +167,11 @@ impl Check {
         };
         let settled = admin::settle(&address, token);
         settled.map_err(|sentence| self.wrong(typed, sentence)).ok()
+    }
+
+    fn user(&mut self, typed: &Option<At<String>>) -> Option<User> {
+        let typed = typed.as_ref()?;
+        User::parse(&typed.value).map_err(|sentence| self.wrong(typed, sentence)).ok()
     }
 
     fn admin_token(&mut self, typed: &Option<At<String>>) -> Option<Secret> {
