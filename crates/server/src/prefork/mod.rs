@@ -54,7 +54,10 @@ struct Member {
 pub fn serve_until_told(mut plan: Plan) -> Result<(), String> {
     let told = Told::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     plan.workers = plan.limits.max_connections.unwrap_or(usize::MAX).min(plan.workers);
-    Writer::check(&plan.access_log)?;
+    // A file that root made would not be the user's to write.
+    if plan.user.is_none() {
+        Writer::check(&plan.access_log)?;
+    }
     let prepared = Prepared::new(plan)?;
     let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
     let admin = admin::Listener::of(prepared.plan())?;
