@@ -151,6 +151,7 @@ fn help_needs_no_manual() {
         "SIGUSR1",
         "--admin <ADDR:PORT|unix:PATH>",
         "/status",
+        "--user <USER>",
         "--no-supervisor",
     ] {
         assert!(help.contains(word), "serve --help does not say {word:?}: {help}");

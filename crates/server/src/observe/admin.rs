@@ -132,8 +132,12 @@ impl Listener {
                 if ask.method == "HEAD" { Ok(()) } else { client.write_all(body.as_bytes()) }
             }
             Body::Events => {
-                write!(client, "\r\nretry: {}\n\n", INTERVAL.as_millis())?;
-                while ask.method != "HEAD" {
+                client.write_all(b"\r\n")?;
+                if ask.method == "HEAD" {
+                    return Ok(());
+                }
+                write!(client, "retry: {}\n\n", INTERVAL.as_millis())?;
+                loop {
                     write!(client, "data: {}\n\n", self.document(source))?;
                     if !may_stream {
                         break;

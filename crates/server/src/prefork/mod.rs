@@ -23,6 +23,7 @@ use self::told::Told;
 use crate::config::Plan;
 use crate::observe::access_log::Writer;
 use crate::observe::admin;
+use crate::worker::confine;
 use crate::worker::server::Prepared;
 
 /// The parent's view of its children.
@@ -60,6 +61,7 @@ pub fn serve_until_told(mut plan: Plan) -> Result<(), String> {
     }
     let prepared = Prepared::new(plan)?;
     let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
+    let warning = confine::warning(prepared.plan());
     let admin = admin::Listener::of(prepared.plan())?;
     let wanted = prepared.plan().workers;
     let members = Vec::new();
@@ -68,6 +70,9 @@ pub fn serve_until_told(mut plan: Plan) -> Result<(), String> {
         pool.grow()?;
     }
     eprintln!("{described}");
+    if let Some(warning) = warning {
+        eprintln!("amped: {warning}");
+    }
     for address in addresses {
         eprintln!("listening on http://{address}");
     }

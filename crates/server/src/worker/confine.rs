@@ -35,6 +35,15 @@ pub fn check(plan: &Plan) -> Result<(), String> {
     }
 }
 
+/// What a parent that keeps its rights has to say of it: its processes become `user`, it does not.
+pub fn warning(plan: &Plan) -> Option<&'static str> {
+    match &plan.user {
+        _ if !confine::is_root() => None,
+        None => Some("its processes are root: `--user` or `user` names somebody with fewer rights"),
+        Some(_) => Some("its parent stays root, to start processes that become the user"),
+    }
+}
+
 /// Gives up what the plan does not need.
 ///
 /// # Errors
@@ -128,6 +137,7 @@ mod tests {
         assert_eq!(check(&plan), Ok(()), "this machine alone");
         plan.listen = vec!["0.0.0.0:80".parse().expect("an address")];
         assert_eq!(check(&plan).is_err(), confine::is_root());
+        assert_eq!(warning(&plan).is_some(), confine::is_root());
         plan.user = Some(crate::config::user::User::parse("0:0").expect("root"));
         assert_eq!(check(&plan), Ok(()));
     }
