@@ -328,7 +328,7 @@ impl Traffic {
                     turn += 1;
                     let path = match turn % 64 {
                         0 => "/none",
-                        21 => "/of-old.html",
+                        63 => "/of-old.html",
                         1..5 => "/large.bin",
                         5..20 => "/",
                         _ => "/page.html",

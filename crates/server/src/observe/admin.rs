@@ -183,7 +183,7 @@ impl Listener {
     fn refusal(&self, ask: &Ask<'_>) -> Option<Answer> {
         let Some(token) = &self.token else {
             // A name that leads here may be anybody's (DNS rebinding): their page would read what is said as if it were theirs.
-            let is_ours = matches!(self.socket, Socket::Unix(_)) || ask.host_is_an_address();
+            let is_ours = matches!(self.socket, Socket::Unix(_)) || ask.host_is_ours();
             return (!is_ours).then(|| error("421 Misdirected Request", "ask by address or as localhost"));
         };
         if [ask.bearer, ask.cookie].into_iter().flatten().any(|offered| token.is(offered)) {
@@ -437,9 +437,13 @@ mod tests {
 
     #[test]
     fn without_a_token_names_of_others_are_not_answered() {
-        for (host, answered) in
-            [("localhost:9000", true), ("[::1]:9000", true), ("evil.example", false), ("127.0.0.1.evil.example", false)]
-        {
+        for (host, answered) in [
+            ("localhost:9000", true),
+            ("box", true),
+            ("[::1]:9000", true),
+            ("evil.example", false),
+            ("127.0.0.1.evil.example", false),
+        ] {
             let answer = ask(None, true, &format!("GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n"));
             assert_eq!(answer.starts_with("HTTP/1.1 200"), answered, "{host}: {answer}");
         }

@@ -49,13 +49,14 @@ impl<'h> Ask<'h> {
         decode(value)
     }
 
-    /// Whether the client names this machine by its address or as localhost, or not at all (HTTP/1.0).
-    pub fn host_is_an_address(&self) -> bool {
+    /// Whether the client names this machine by its address, by a name without a dot, which nobody outside can own (localhost, a
+    /// container's), or not at all (HTTP/1.0).
+    pub fn host_is_ours(&self) -> bool {
         let name = match self.host.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or_default(),
             None => self.host.split(':').next().unwrap_or_default(),
         };
-        name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+        !name.contains('.') || name.parse::<IpAddr>().is_ok()
     }
 }
 
@@ -98,7 +99,7 @@ mod tests {
         let ask = Ask::parse(head);
         assert_eq!((ask.method, ask.path, ask.bearer, ask.cookie), ("GET", "/a", Some("t"), Some("z")));
         assert_eq!(ask.token().as_deref(), Some("x+y"));
-        assert!(ask.host_is_an_address());
+        assert!(ask.host_is_ours());
     }
 
     #[test]
