@@ -123,7 +123,7 @@ impl Answers {
         }
         match self.files.find(id, plan.strip, path) {
             Found::Now(entry) => {
-                Answer::Ready(reply::to_request(request, &entry, &self.error_pages, id.site, self.now()).at(id.site))
+                Answer::Ready(reply::to_request(request, &entry, &self.error_pages, id.site, self.now()))
             }
             Found::Later(later) => {
                 let asked = reply::Asked::of(request);

@@ -108,7 +108,7 @@ fn is_conditional(name: &[u8]) -> bool {
 /// The reply to a request of which everything is at hand.
 pub fn to_request(request: &Request<'_>, entry: &Entry, pages: &ErrorPages, site: u16, now: u64) -> Reply {
     if request.fields.conditional() {
-        conditional((request.method, &request.fields, request.target.query()), entry, pages, site, now)
+        conditional((request.method, &request.fields, request.target.query()), entry, pages, site, now).at(site)
     } else {
         unconditional(entry, request.target.query(), pages, site)
     }
@@ -122,7 +122,7 @@ fn unconditional(entry: &Entry, query: Option<&[u8]>, pages: &ErrorPages, site: 
             length: (memory.end - memory.head) as u64,
             body: Body::Shared(Arc::clone(&memory.bytes), memory.head..memory.end),
             close: false,
-            site: NOWHERE,
+            site,
         },
         Content::File(file) => {
             let length = file.representation.stamp.size;
@@ -132,11 +132,11 @@ fn unconditional(entry: &Entry, query: Option<&[u8]>, pages: &ErrorPages, site: 
                 body: Body::file(Transfer::new(file, 0..length)),
                 length,
                 close: false,
-                site: NOWHERE,
+                site,
             }
         }
-        Content::Folder(location) => super::redirect::to_folder(location, query),
-        Content::Refused(status) => pages.reply(site, *status),
+        Content::Folder(location) => super::redirect::to_folder(location, query).at(site),
+        Content::Refused(status) => pages.reply(site, *status).at(site),
     }
 }
 
