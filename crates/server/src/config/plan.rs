@@ -36,6 +36,8 @@ pub struct Plan {
     pub helpers: usize,
     /// Disk jobs that may wait for a helper; beyond it a request is answered 503.
     pub helper_queue: usize,
+    /// Whether requests for the same file share one helper job.
+    pub shared_jobs: bool,
     /// Where the access log goes.
     pub access_log: AccessLog,
     /// Timeouts and bounds of a connection.
@@ -201,6 +203,7 @@ impl Default for Plan {
             revalidate: Duration::from_secs(1),
             helpers: 32,
             helper_queue: 1024,
+            shared_jobs: true,
             access_log: AccessLog::Off,
             limits: Limits::default(),
             sites: Vec::new(),

@@ -45,6 +45,9 @@ pub struct FileText {
     /// Disk jobs that may wait for a helper, 1 to 1000000; beyond it requests are answered 503.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1024))]
     pub helper_queue: Option<At<i64>>,
+    /// Whether requests for the same file share one helper job; `false` is for comparison.
+    #[schemars(extend("default" = true))]
+    pub shared_jobs: Option<At<bool>>,
     /// Where the access log goes: `off`, `stderr`, or the path of a file.
     #[schemars(extend("default" = "off"))]
     pub access_log: Option<At<String>>,

@@ -145,7 +145,9 @@ impl Files {
     fn read(&self, id: RouteId, strip: usize, path: &[u8], known: Option<Arc<Entry>>) -> Found {
         let key = Key { site: id.site, route: id.route, path };
         // Somebody has asked a helper already: the answer is on its way, and asking the kernel again would only repeat its no.
-        if let Some(later) = self.fetches.join(&key) {
+        if self.plan.shared_jobs
+            && let Some(later) = self.fetches.join(&key)
+        {
             return self.or_memory(later, known);
         }
         let target = Target { plan: &self.plan, root: self.roots.get(id), id, path, strip };
