@@ -116,7 +116,9 @@ impl Server {
         rustix::fs::chmod(folder.path(), rustix::fs::Mode::from_raw_mode(0o777)).expect("own folder");
         let admin = format!("unix:{}/admin", folder.path().display());
         if how == "serve" {
-            command.args(["--admin", &admin]);
+            if !command.get_args().any(|argument| argument == "--admin") {
+                command.args(["--admin", &admin]);
+            }
         } else {
             let file = folder.path().join("amped.toml");
             fs::write(&file, format!("admin = \"{admin}\"\n{how}")).expect("own folder");
@@ -203,13 +205,24 @@ impl Server {
 
     /// The admin page's numbers.
     pub fn status(&self) -> serde_json::Value {
-        let mut admin = UnixStream::connect(self.folder.path().join("admin")).expect("the admin socket");
-        admin.write_all(b"GET /status HTTP/1.1\r\nHost: admin\r\n\r\n").expect("the admin page listens");
+        let (head, body) = self.admin("/status", "");
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// Asks the admin socket, with more field lines; its head and its body.
+    pub fn admin(&self, path: &str, fields: &str) -> (String, String) {
+        let mut admin = self.admin_socket();
+        write!(admin, "GET {path} HTTP/1.1\r\nHost: admin\r\n{fields}\r\n").expect("the admin page listens");
         let mut answer = String::new();
         admin.read_to_string(&mut answer).expect("the admin page answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
-        serde_json::from_str(body).expect("JSON")
+        (head.to_owned(), body.to_owned())
+    }
+
+    /// A connection to the admin socket.
+    pub fn admin_socket(&self) -> UnixStream {
+        UnixStream::connect(self.folder.path().join("admin")).expect("the admin socket")
     }
 
     /// One number of the admin page, by its path: `/helpers/busy`.
@@ -251,6 +264,11 @@ impl Server {
             words.next() != Some("Z") && words.next() == Some(&parent)
         };
         processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process")
     }
 
     /// Its open descriptors.

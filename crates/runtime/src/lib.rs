@@ -11,8 +11,10 @@
 //! alarm      a wait that is exact to microseconds                meter     how long turns take
 //! descriptors  their table has its final size from the start
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
+//! confine    rights that are given up before serving
 //! ```
 
+pub mod confine;
 pub mod disk;
 pub mod driver;
 pub mod net;

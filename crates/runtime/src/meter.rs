@@ -17,6 +17,8 @@ pub struct Meter {
     origin: Instant,
     /// Bucket i counts turns of less than 2^i microseconds (and at least half that).
     buckets: [AtomicU64; BUCKETS],
+    /// All turns together.
+    total_ns: AtomicU64,
     longest_ns: AtomicU64,
     /// The shortest turn since somebody last asked for it.
     shortest_ns: AtomicU64,
@@ -52,6 +54,7 @@ impl Default for Meter {
         Self {
             origin: Instant::now(),
             buckets: Default::default(),
+            total_ns: AtomicU64::default(),
             longest_ns: AtomicU64::default(),
             shortest_ns: AtomicU64::new(u64::MAX),
             worst: Mutex::default(),
@@ -93,6 +96,7 @@ impl Meter {
         if nanos < self.shortest_ns.load(Relaxed) {
             self.shortest_ns.store(nanos, Relaxed);
         }
+        self.total_ns.store(self.total_ns.load(Relaxed) + nanos, Relaxed);
         if nanos > self.longest_ns.load(Relaxed) {
             self.longest_ns.store(nanos, Relaxed);
             let step = match self.step_ns.load(Relaxed) {
@@ -143,6 +147,11 @@ impl Meter {
         self.buckets.iter().enumerate().map(|(index, count)| (1 << index, count.load(Relaxed)))
     }
 
+    /// How long all turns took together.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.total_ns.load(Relaxed))
+    }
+
     /// Turns so far.
     pub fn turns(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
@@ -162,13 +171,14 @@ fn used() -> [u64; 3] {
     [micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_nvcsw as u64, usage.ru_nivcsw as u64]
 }
 
-fn bucket(nanos: u64) -> usize {
+/// The place of a time among buckets of which number i holds what is below 2^i microseconds, and the last one the rest.
+pub(crate) fn bucket(nanos: u64) -> usize {
     let micros = nanos / 1000;
     ((u64::BITS - micros.leading_zeros()) as usize).min(BUCKETS - 1)
 }
 
 /// The last bucket holds everything from half a second up.
-const BUCKETS: usize = 21;
+pub(crate) const BUCKETS: usize = 21;
 
 #[cfg(test)]
 mod tests {

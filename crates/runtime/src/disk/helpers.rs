@@ -20,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::codel::Codel;
+use crate::meter::{BUCKETS, bucket};
 
 /// A handle on the pool; clones share it.
 #[derive(Clone, Debug)]
@@ -81,6 +82,11 @@ pub struct Stats {
     pub delay: Duration,
     /// The longest a job has waited before a helper began it.
     pub longest_delay: Duration,
+    /// Jobs by how long they waited: bucket i counts delays of less than 2^i microseconds (and at least half that), the last one
+    /// all that are longer.
+    pub delays: [u64; BUCKETS],
+    /// What all jobs have waited together.
+    pub total_delay: Duration,
 }
 
 #[derive(Debug)]
@@ -100,6 +106,8 @@ struct Pool {
     dropped: AtomicU64,
     delay_us: AtomicU64,
     longest_delay_us: AtomicU64,
+    delays: [AtomicU64; BUCKETS],
+    total_delay_ns: AtomicU64,
     queued: AtomicUsize,
     late: AtomicU64,
     no_room: AtomicU64,
@@ -189,6 +197,8 @@ impl Helpers {
             dropped: AtomicU64::new(0),
             delay_us: AtomicU64::new(0),
             longest_delay_us: AtomicU64::new(0),
+            delays: Default::default(),
+            total_delay_ns: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
         }))
     }
@@ -240,6 +250,8 @@ impl Helpers {
             dropped: pool.dropped.load(Relaxed),
             delay: Duration::from_micros(pool.delay_us.load(Relaxed)),
             longest_delay: Duration::from_micros(pool.longest_delay_us.load(Relaxed)),
+            delays: std::array::from_fn(|place| pool.delays[place].load(Relaxed)),
+            total_delay: Duration::from_nanos(pool.total_delay_ns.load(Relaxed)),
         }
     }
 }
@@ -455,6 +467,10 @@ impl Pool {
 
     /// Called under the queues' lock, so load and store suffice.
     fn note_delay(&self, delay: Duration) {
+        let nanos = delay.as_nanos() as u64;
+        let count = &self.delays[bucket(nanos)];
+        count.store(count.load(Relaxed) + 1, Relaxed);
+        self.total_delay_ns.store(self.total_delay_ns.load(Relaxed) + nanos, Relaxed);
         let delay = delay.as_micros() as u64;
         let average = self.delay_us.load(Relaxed);
         self.delay_us.store((average * 7 + delay) / 8, Relaxed);

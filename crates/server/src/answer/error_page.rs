@@ -12,7 +12,7 @@ use amped_wire::h1::encode;
 use amped_wire::semantics::media_type;
 use amped_wire::status::Status;
 
-use super::reply::{Body, Head, Reply};
+use super::reply::{Body, Head, NOWHERE, Reply};
 use crate::config::plan::Plan;
 
 /// The error pages of a plan, in memory.
@@ -136,7 +136,7 @@ impl Page {
         encode::end(&mut head);
         let length = self.bytes.len();
         let body = Body::Shared(Arc::clone(&self.bytes), 0..length);
-        Reply { status, head: Head::Own(head), body, length: length as u64, close: false }
+        Reply { status, head: Head::Own(head), body, length: length as u64, close: false, site: NOWHERE }
     }
 }
 

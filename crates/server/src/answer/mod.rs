@@ -23,7 +23,8 @@ use amped_wire::status::Status;
 use self::error_page::ErrorPages;
 use self::files::{Files, Found};
 use self::reply::Reply;
-use crate::config::plan::{Action, FilesPlan, Plan};
+use crate::config::plan::{Action, FilesPlan, Plan, Site};
+use crate::observe::sites::Table;
 use crate::overload::Gate;
 use crate::route::{RouteId, Router};
 
@@ -37,6 +38,8 @@ pub struct Answers {
     gate: Rc<Gate>,
     /// Requests refused so far, which tells one refusal from the next.
     refusals: Cell<u64>,
+    /// Where they are counted.
+    sites: Arc<Table>,
 }
 
 /// What became of a request.
@@ -54,12 +57,18 @@ impl Answers {
     /// The answers of one worker; `files` is shared by nobody, what is behind it by all.
     pub fn new(plan: Arc<Plan>, router: Arc<Router>, files: Rc<Files>, error_pages: Arc<ErrorPages>) -> Rc<Self> {
         let gate = Rc::clone(files.gate());
-        Rc::new(Self { plan, router, files, error_pages, gate, refusals: Cell::new(0) })
+        let sites = files.counters().sites.table(&plan.sites.iter().map(Site::name).collect::<Vec<_>>());
+        Rc::new(Self { plan, router, files, error_pages, gate, refusals: Cell::new(0), sites })
     }
 
     /// What is given up when there is too much to do.
     pub fn gate(&self) -> &Rc<Gate> {
         &self.gate
+    }
+
+    /// The counts of the plan's sites.
+    pub fn sites(&self) -> &Table {
+        &self.sites
     }
 
     /// The configuration behind the answers.
@@ -80,15 +89,13 @@ impl Answers {
         let path = match path::normalize(raw) {
             Ok(path) => path,
             Err(reject) => {
-                return Answer::Ready(self.error_pages.explain(
-                    self.router.site(request.host),
-                    reject.status,
-                    reject.reason,
-                ));
+                let site = self.router.site(request.host);
+                return Answer::Ready(self.error_pages.explain(site, reject.status, reject.reason).at(site));
             }
         };
         let Some(id) = self.router.find(request.host, path.as_bytes()) else {
-            return Answer::Ready(self.error_pages.reply(self.router.site(request.host), Status::NOT_FOUND));
+            let site = self.router.site(request.host);
+            return Answer::Ready(self.error_pages.reply(site, Status::NOT_FOUND).at(site));
         };
         let route = id.route(&self.plan);
         if !self.gate.lets_in(route.priority) {
@@ -115,17 +122,18 @@ impl Answers {
 
     fn with_fields(&self, reply: Reply, id: RouteId, path: &[u8]) -> Reply {
         let fields = id.site(&self.plan).fields_for(id.route(&self.plan), path);
-        reply.with_lines(&reply::field_lines(&fields))
+        reply.with_lines(&reply::field_lines(&fields)).at(id.site)
     }
 
     /// 429, for a client that has asked too often.
     pub fn too_many(&self, request: &Request<'_>, seconds: u32) -> Reply {
-        self.error_pages.too_many(self.router.site(request.host), seconds)
+        let site = self.router.site(request.host);
+        self.error_pages.too_many(site, seconds).at(site)
     }
 
     fn overloaded(&self, site: u16) -> Reply {
         self.refusals.set(self.refusals.get() + 1);
-        self.error_pages.overloaded(site, self.refusals.get())
+        self.error_pages.overloaded(site, self.refusals.get()).at(site)
     }
 
     /// A refusal in the words of the site, for requests that did not get as far as `answer`.
@@ -147,15 +155,15 @@ impl Answers {
     fn file(self: &Rc<Self>, request: &Request<'_>, id: RouteId, plan: &FilesPlan, path: &Normal<'_>) -> Answer {
         match request.method {
             Method::Get | Method::Head => {}
-            Method::Options => return Answer::Ready(Reply::allow(Status::NO_CONTENT, FILE_METHODS)),
+            Method::Options => return Answer::Ready(Reply::allow(Status::NO_CONTENT, FILE_METHODS).at(id.site)),
             Method::Other | Method::Connect => {
-                return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_IMPLEMENTED));
+                return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_IMPLEMENTED).at(id.site));
             }
-            _ => return Answer::Ready(self.error_pages.not_allowed(id.site, FILE_METHODS)),
+            _ => return Answer::Ready(self.error_pages.not_allowed(id.site, FILE_METHODS).at(id.site)),
         }
         let path = path.as_bytes();
         if !plan.hidden && path::is_hidden(path) {
-            return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_FOUND));
+            return Answer::Ready(self.error_pages.reply(id.site, Status::NOT_FOUND).at(id.site));
         }
         match self.files.find(id, plan.strip, path, id.route(&self.plan).priority) {
             Found::Now(entry) => {
@@ -167,7 +175,7 @@ impl Answers {
                 let this = Rc::clone(self);
                 Answer::Pending(Box::pin(async move {
                     match later.await {
-                        Ok(entry) => asked.reply(&entry, &this.error_pages, id.site, this.now()),
+                        Ok(entry) => asked.reply(&entry, &this.error_pages, id.site, this.now()).at(id.site),
                         Err(_) => {
                             this.files.count_refusal();
                             this.overloaded(id.site)

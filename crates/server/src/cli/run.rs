@@ -36,16 +36,17 @@ pub(super) fn serve_until_told(plan: Plan) -> Result<(), Failure> {
     // Before anything listens, so that no signal finds the process without a hand to catch it.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
         .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
-    let admin_address = plan.admin.clone();
+    // Before rights are given up: the socket may lie where only root may write.
+    let admin = admin::Listener::of(&plan).map_err(Failure::Failed)?;
     let prepared = Prepared::new(plan).map_err(Failure::Failed)?;
     let described = prepared.describe();
     let addresses = prepared.addresses().to_vec();
     let server = prepared.start().map_err(Failure::Failed)?;
-    if let Some(address) = admin_address {
-        let status = server.status();
-        admin::start(&address, move || status.json().to_string()).map_err(Failure::Failed)?;
+    if let Some(admin) = admin {
+        admin.start(server.status()).map_err(Failure::Failed)?;
     }
     eprintln!("{described}");
+    eprintln!("amped: {}", server.confined());
     for address in addresses {
         eprintln!("listening on http://{address}");
     }

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::admin::Secret;
 use super::architecture::{Shape, Wish};
 pub use super::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat, Priority, Symlinks};
 use super::network::Network;
 pub use super::pattern::Pattern;
 pub use super::template::{Parts, Template};
+pub use super::user::User;
 
 /// Everything one server process does, checked and immutable.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +54,14 @@ pub struct Plan {
     /// What one client may have.
     pub clients: ClientLimits,
     /// The admin address as typed: `ADDR:PORT` or `unix:PATH`.
+    /// The admin address: `ADDR:PORT` or `unix:PATH`.
     pub admin: Option<String>,
+    /// What one must know to ask there; always there when other machines can reach the address.
+    pub admin_token: Option<Secret>,
+    /// Whom the server becomes when it has bound its addresses; `None`: it stays who it is.
+    pub user: Option<User>,
+    /// Whether the server may open its folders and its log alone, where the kernel has Landlock.
+    pub sandbox: bool,
 }
 
 /// Timeouts and bounds of a connection.
@@ -243,6 +252,9 @@ impl Default for Plan {
             overload: Overload::default(),
             clients: ClientLimits::default(),
             admin: None,
+            admin_token: None,
+            user: None,
+            sandbox: true,
         }
     }
 }
@@ -294,6 +306,11 @@ impl Site {
         let found = root.join("404.html");
         let error_pages = if found.is_file() { vec![(404, found)] } else { Vec::new() };
         Site { names: Vec::new(), routes: vec![route], headers: Vec::new(), error_pages }
+    }
+
+    /// What it is called where it is counted: its first name, `default` without any.
+    pub fn name(&self) -> String {
+        self.names.first().map_or("default", String::as_str).to_owned()
     }
 
     /// The fields that configuration adds to the answer that `route` gives for `path` (decoded).

@@ -55,8 +55,17 @@ pub struct FileText {
     /// How a line of the access log is written.
     #[schemars(extend("default" = "combined"))]
     pub access_log_format: Option<At<Word<LogFormat>>>,
-    /// Where counters and controls are served: `ADDR:PORT` or `unix:PATH`. Default: nowhere.
+    /// Where the dashboard, metrics and health are served: `ADDR:PORT` or `unix:PATH`. Default: nowhere.
     pub admin: Option<At<String>>,
+    /// What one must know to ask there: 16 to 256 letters, digits or `-._~+/=`. Needed where other machines can reach the
+    /// address. Default: the environment variable `AMPED_ADMIN_TOKEN`, if it is set.
+    pub admin_token: Option<At<String>>,
+    /// Whom the server becomes when it has bound its addresses: a name, or `UID:GID`. Default: it stays who it is; as root it
+    /// then serves this machine alone.
+    pub user: Option<At<String>>,
+    /// Whether the server may open its folders (to read) and its log (to write) alone, where the kernel has Landlock.
+    #[schemars(extend("default" = true))]
+    pub sandbox: Option<At<bool>>,
     /// Timeouts and bounds of a connection.
     pub limits: LimitsText,
     /// When there is too much to do: what is answered, and from when on.

@@ -18,14 +18,16 @@ use amped_wire::limits::MAX_PIPELINED;
 use amped_wire::status::{Reject, Status};
 
 use super::encode::Manner;
-use super::h1::Next;
+use super::h1::{Next, sampled};
 use super::pace::{Demand, Pace};
+use super::standing::{Doing, Standing};
 use super::{Context, survive};
 use crate::answer::files::Means;
 use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
 use crate::config::plan::Limits;
 use crate::observe::access_log::{Asked, Log};
+use crate::observe::samples::Asked as Sample;
 
 /// The state of a conversation while it waits.
 pub struct Busy {
@@ -48,6 +50,7 @@ pub struct Busy {
     /// Bytes handed to the kernel, and bytes of bodies that came.
     sent: u64,
     received: u64,
+    standing: Option<Standing>,
     /// The peer has finished sending.
     ended: bool,
     /// Bytes of the present answers may have reached the peer.
@@ -59,6 +62,7 @@ pub struct Item {
     answer: Progress,
     manner: Manner,
     asked: Option<Box<Asked>>,
+    sample: Option<Box<Sample>>,
 }
 
 enum Progress {
@@ -112,6 +116,7 @@ impl Busy {
             pace: None,
             sent: 0,
             received: 0,
+            standing: None,
             ended: false,
             has_spoken: false,
         }
@@ -263,7 +268,7 @@ impl Busy {
         context.counters.refused_requests.add(1);
         let reply = context.answers.refuse(reject.status, reject.reason);
         let asked = context.log.as_ref().map(|_| Box::new(Asked::nothing(peer(stream))));
-        self.items.push_back(Item::ready(reply, Manner::last(), asked));
+        self.items.push_back(Item::ready(reply, Manner::last(), asked, None));
         self.ending = Ending::Linger;
     }
 
@@ -358,7 +363,7 @@ impl Busy {
         if !matches!(self.items.front(), Some(Item { answer: Progress::Ready(_), .. })) {
             return false;
         }
-        let Some(Item { answer: Progress::Ready(reply), mut manner, asked }) = self.items.pop_front() else {
+        let Some(Item { answer: Progress::Ready(reply), mut manner, asked, sample }) = self.items.pop_front() else {
             return false;
         };
         if reply.close {
@@ -370,6 +375,9 @@ impl Busy {
         }
         count(context, &reply);
         let clock = context.runtime().clock();
+        if let Some(sample) = sample {
+            context.sampler.given(&sample, reply.status, clock);
+        }
         if let (Some(log), Some(asked)) = (&context.log, asked) {
             note(context, log, &asked, &reply, manner);
         }
@@ -446,7 +454,7 @@ impl Busy {
         Next::Busy(Box::new(Self::last(std::mem::take(&mut self.queue))))
     }
 
-    fn set_deadline(&mut self, context: &Context, stream: &Stream, blocked: bool) {
+    fn set_deadline(&mut self, context: &Rc<Context>, stream: &Stream, blocked: bool) {
         let awaiting = match () {
             () if blocked && !self.awaits_disk() => Awaiting::Socket,
             () if !self.items.is_empty() || blocked => Awaiting::Disk,
@@ -457,6 +465,7 @@ impl Busy {
             return;
         }
         self.awaiting = awaiting;
+        self.stand(context, awaiting);
         match awaiting {
             Awaiting::Socket | Awaiting::Body => {
                 self.expect(context, stream, awaiting);
@@ -496,13 +505,26 @@ impl Busy {
         error.kind() == io::ErrorKind::TimedOut && is_paced && self.expect(context, stream, self.awaiting) > 0
     }
 
+    fn stand(&mut self, context: &Rc<Context>, awaiting: Awaiting) {
+        let doing = match awaiting {
+            Awaiting::Head | Awaiting::Nothing => Doing::ReadingHead,
+            Awaiting::Body => Doing::ReadingBody,
+            Awaiting::Disk => Doing::WaitingForDisk,
+            Awaiting::Socket => Doing::Sending,
+        };
+        match &mut self.standing {
+            Some(standing) => standing.change(doing),
+            None => self.standing = Some(Standing::new(context, doing)),
+        }
+    }
+
     fn awaits_disk(&self) -> bool {
         matches!(self.pieces.front(), Some(Piece::File(transfer)) if transfer.awaits_disk())
     }
 }
 
 impl Item {
-    /// An answer, how to give it, and what to log.
+    /// An answer, how to give it, and what to log and to sample of it.
     pub fn new(
         context: &Context,
         request: &Request<'_>,
@@ -510,16 +532,18 @@ impl Item {
         manner: Manner,
         asked: Option<Box<Asked>>,
     ) -> Self {
+        let sample = sampled(context, request, &answer);
         match answer {
-            Answer::Ready(reply) => Self::ready(reply, manner, asked),
+            Answer::Ready(reply) => Self::ready(reply, manner, asked, sample),
             Answer::Pending(pending) => {
-                Self { answer: Progress::Pending(pending, context.answers.describe(request)), manner, asked }
+                let answer = Progress::Pending(pending, context.answers.describe(request));
+                Self { answer, manner, asked, sample }
             }
         }
     }
 
-    fn ready(reply: Reply, manner: Manner, asked: Option<Box<Asked>>) -> Self {
-        Self { answer: Progress::Ready(Box::new(reply)), manner, asked }
+    fn ready(reply: Reply, manner: Manner, asked: Option<Box<Asked>>, sample: Option<Box<Sample>>) -> Self {
+        Self { answer: Progress::Ready(Box::new(reply)), manner, asked, sample }
     }
 
     fn is_last(&self) -> bool {
@@ -537,13 +561,7 @@ fn demand(limits: &Limits, awaiting: Awaiting) -> Demand {
 
 /// Counts an answer that is about to be given.
 pub fn count(context: &Context, reply: &Reply) {
-    let counters = &context.counters;
-    counters.requests.add(1);
-    match reply.status.code() {
-        400..=499 => counters.client_errors.add(1),
-        500.. => counters.server_errors.add(1),
-        _ => {}
-    }
+    context.answers.sites().count(reply.site, reply.status.code());
 }
 
 /// Logs an answer that is about to be given.

@@ -21,16 +21,18 @@ use std::task::{Context as Task, Poll, ready};
 use amped_runtime::SendQueue;
 use amped_runtime::net::Stream;
 use amped_wire::h1::parse_request;
-use amped_wire::head::Framing;
+use amped_wire::head::{Framing, Request};
 use amped_wire::status::Status;
 
 use super::busy::{Busy, Item, peer};
 use super::encode::Manner;
+use super::standing::{Doing, Standing};
 use super::survive::Panicked;
 use super::{Context, linger, survive};
 use crate::answer::Answer;
 use crate::answer::reply::Body;
 use crate::observe::access_log::Asked;
+use crate::observe::samples::Asked as Sample;
 
 /// What becomes of a connection after a turn.
 pub enum Next {
@@ -81,7 +83,14 @@ impl<G> Connection<G> {
             }
             Next::Busy(busy) => State::Busy(busy),
             Next::Over => return Poll::Ready(()),
-            Next::Linger => State::Ending(Box::pin(linger::close(self.stream.take()))),
+            Next::Linger => {
+                let standing = Standing::new(&self.context, Doing::Closing);
+                let close = linger::close(self.stream.take());
+                State::Ending(Box::pin(async move {
+                    let _standing = standing;
+                    close.await;
+                }))
+            }
             Next::Idle | Next::Close => {
                 // Whatever is in flight must leave before the descriptor is closed; usually nothing is.
                 if stream.poll_sent(task).is_ready() {
@@ -163,6 +172,7 @@ fn idle(context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Nex
 /// Lets what is in flight leave before the descriptor is closed.
 async fn finish(context: Rc<Context>, stream: Option<Stream>) {
     let Some(stream) = stream else { return };
+    let _standing = Standing::new(&context, Doing::Closing);
     stream.deadline_in(context.limits().write_timeout);
     // Nothing to be done about an error: the connection is over either way.
     let _ = poll_fn(|task| stream.poll_sent(task)).await;
@@ -174,6 +184,7 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
     context.sending.set(false);
     let mut input = chunk;
     let mut scanned = 0;
+    let mut sampled_now = 0;
     while !input.is_empty() {
         let Ok(Some((request, head))) = parse_request(input, &mut scanned) else {
             // The rest of a head, or a refusal: both take their time.
@@ -187,11 +198,13 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         match context.answer(&request, stream) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);
+                let clock = context.runtime().clock();
+                sampled_now += context.sampler.answered(request.target.path(), reply.status, clock);
                 if let Some(log) = &context.log {
                     let asked = Asked::of(&request, peer(stream));
                     super::busy::note(context, log, &asked, &reply, manner);
                 }
-                context.common_head.put(&mut queue, reply, manner, context.runtime().clock());
+                context.common_head.put(&mut queue, reply, manner, clock);
             }
             answer => {
                 let asked = context.log.as_ref().map(|_| Box::new(Asked::of(&request, peer(stream))));
@@ -202,10 +215,14 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         input = &input[head..];
         scanned = 0;
         if !manner.keep_alive {
-            return send_last(context, stream, queue, input, task);
+            let next = send_last(context, stream, queue, input, task);
+            took(context, sampled_now);
+            return next;
         }
     }
-    match send(context, stream, &mut queue, false, task) {
+    let sent = send(context, stream, &mut queue, false, task);
+    took(context, sampled_now);
+    match sent {
         Poll::Ready(Ok(())) => {
             context.put_queue(queue);
             Next::Idle
@@ -213,6 +230,22 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         Poll::Ready(Err(_)) => Next::Close,
         Poll::Pending => go_on(queue, &[], 0, None),
     }
+}
+
+/// The answers of this turn have left: how long that took, if the sampler wants to know.
+fn took(context: &Context, sampled: u64) {
+    if sampled > 0 {
+        context.sampler.took(sampled, context.runtime().clock());
+    }
+}
+
+/// What the sampler keeps of a request that is answered later.
+pub fn sampled(context: &Context, request: &Request<'_>, answer: &Answer) -> Option<Box<Sample>> {
+    let known = match answer {
+        Answer::Ready(reply) => Some(reply.status),
+        Answer::Pending(_) => None,
+    };
+    context.sampler.asked(request.target.path(), known, context.runtime().clock())
 }
 
 /// Sends and counts; `more` as in `Stream::poll_send`.

@@ -5,6 +5,7 @@ mod encode;
 pub mod h1;
 mod linger;
 mod pace;
+mod standing;
 mod survive;
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +29,7 @@ use crate::config::choice::DiskMode;
 use crate::config::plan::Limits;
 use crate::observe::access_log::Log;
 use crate::observe::counters::Counters;
+use crate::observe::samples::Sampler;
 use crate::overload::{Clients, Gate};
 
 /// What all conversations of a worker share.
@@ -45,6 +47,8 @@ pub struct Context {
     pub gate: Rc<Gate>,
     /// What one client may have, if that is limited.
     pub clients: Option<Arc<Clients>>,
+    /// Who is looked at closely.
+    pub sampler: Sampler,
     common_head: CommonHead,
     draining: Cell<bool>,
     /// When idle connections were last ended to make room.
@@ -70,6 +74,7 @@ impl Context {
             clients,
             answers,
             helpers,
+            sampler: Sampler::new(&counters),
             counters,
             log,
             common_head: CommonHead::default(),

@@ -48,6 +48,11 @@ impl Seat {
         self.wake();
     }
 
+    /// Whether the worker was told to finish.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     /// Has the worker finish and end.
     pub fn drain(&self) {
         self.draining.store(true, Relaxed);

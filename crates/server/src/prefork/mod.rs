@@ -23,6 +23,7 @@ use self::told::Told;
 use crate::config::Plan;
 use crate::observe::access_log::Writer;
 use crate::observe::admin;
+use crate::worker::confine;
 use crate::worker::server::Prepared;
 
 /// The parent's view of its children.
@@ -36,6 +37,8 @@ struct Pool {
     members: Vec<Member>,
     /// What those that ended in an orderly way had counted.
     past: Value,
+    /// Children that ended unasked.
+    restarts: u64,
 }
 
 #[derive(Debug)]
@@ -52,16 +55,24 @@ struct Member {
 pub fn serve_until_told(mut plan: Plan) -> Result<(), String> {
     let told = Told::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     plan.workers = plan.limits.max_connections.unwrap_or(usize::MAX).min(plan.workers);
-    Writer::check(&plan.access_log)?;
+    // A file that root made would not be the user's to write.
+    if plan.user.is_none() {
+        Writer::check(&plan.access_log)?;
+    }
     let prepared = Prepared::new(plan)?;
     let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
-    let admin = prepared.plan().admin.as_deref().map(admin::Listener::bind).transpose()?;
+    let warning = confine::warning(prepared.plan());
+    let admin = admin::Listener::of(prepared.plan())?;
     let wanted = prepared.plan().workers;
-    let mut pool = Pool { prepared: Some(prepared), admin, told, wanted, members: Vec::new(), past: Value::Null };
+    let members = Vec::new();
+    let mut pool = Pool { prepared: Some(prepared), admin, told, wanted, members, past: Value::Null, restarts: 0 };
     for _ in 0..wanted {
         pool.grow()?;
     }
     eprintln!("{described}");
+    if let Some(warning) = warning {
+        eprintln!("amped: {warning}");
+    }
     for address in addresses {
         eprintln!("listening on http://{address}");
     }
@@ -98,6 +109,7 @@ impl Pool {
                 self.members.iter().for_each(|member| member.child.signal(Signal::USR1));
             }
             for (member, how) in self.reap() {
+                self.restarts += 1;
                 eprintln!("amped: process {} has ended ({how}), another takes its place", member.child.id());
                 if member.started.elapsed() < SHORT_LIFE {
                     not_before = Instant::now() + SHORT_LIFE;
@@ -112,11 +124,16 @@ impl Pool {
                 continue;
             }
             let limit = (self.members.len() < self.wanted).then_some(pause);
-            if self.told.wait(self.admin.as_ref().map(AsFd::as_fd), limit)
-                && let Some(admin) = &self.admin
-            {
-                admin.serve_one(&|| self.status().to_string());
-            }
+            self.wait(limit);
+        }
+    }
+
+    /// Waits for a signal or for whoever asks for the numbers, who is answered.
+    fn wait(&self, limit: Option<Duration>) {
+        if self.told.wait(self.admin.as_ref().map(AsFd::as_fd), limit)
+            && let Some(admin) = &self.admin
+        {
+            admin.serve_one(self);
         }
     }
 
@@ -124,7 +141,6 @@ impl Pool {
     fn end(mut self) -> Result<(), String> {
         // Whoever connects from now on is refused rather than left waiting.
         self.prepared.take().inspect(Prepared::refuse);
-        drop(self.admin.take());
         self.told.forget();
         self.members.iter().for_each(|member| member.child.signal(Signal::TERM));
         while !self.members.is_empty() {
@@ -133,7 +149,7 @@ impl Pool {
                 return Err("told twice, ending at once".into());
             }
             if self.reap().is_empty() {
-                self.told.wait(None, None);
+                self.wait(None);
             }
         }
         let counted = |name: &str| self.past["counters"][name].as_u64().unwrap_or(0);
@@ -148,13 +164,16 @@ impl Pool {
             let Some(place) = self.members.iter().position(|member| member.child.id() == id) else { continue };
             let member = self.members.swap_remove(place);
             if let Some(mut last) = member.last_words() {
-                add(&mut self.past, serde_json::json!({ "counters": last["counters"].take() }));
+                let counted = COUNTED.iter().map(|name| ((*name).to_owned(), last[name].take()));
+                add(&mut self.past, counted.collect());
             }
             ended.push((member, how));
         }
         ended
     }
+}
 
+impl admin::Source for Pool {
     /// Everybody's numbers in one.
     fn status(&self) -> Value {
         let mut sum = self.past.clone();
@@ -163,7 +182,14 @@ impl Pool {
                 add(&mut sum, status);
             }
         }
+        if let Value::Object(sum) = &mut sum {
+            sum.insert("processes".into(), serde_json::json!({ "restarts": self.restarts }));
+        }
         sum
+    }
+
+    fn is_ready(&self) -> bool {
+        self.prepared.is_some()
     }
 }
 
@@ -210,6 +236,8 @@ fn add(sum: &mut Value, more: Value) {
     }
 }
 
+/// What of a child's numbers is still true when it has ended.
+const COUNTED: &[&str] = &["counters", "sites", "latency"];
 /// How long a child may take to start, or to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A child that has not lived longer is not replaced at once: what killed it may kill the next one, and the next.

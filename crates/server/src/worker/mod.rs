@@ -3,6 +3,7 @@
 //! Everything that waits for the disk at start (folders, error pages) has happened before a worker begins.
 
 mod choose;
+pub mod confine;
 pub mod server;
 mod watch;
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
 
+use super::confine::{self, Confined};
 use super::{Chosen, Readings, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
@@ -15,6 +16,7 @@ use crate::config::plan::{Architecture, Plan};
 use crate::converse;
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
+use crate::observe::{admin, report};
 use crate::overload::Clients;
 use crate::route::Router;
 
@@ -37,6 +39,7 @@ pub struct Server {
     sockets: Vec<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
     readings: Arc<[Readings]>,
+    confined: Confined,
 }
 
 impl Prepared {
@@ -52,6 +55,7 @@ impl Prepared {
         }
         let chosen = choose(plan.driver);
         let sockets = bind(&mut plan)?;
+        confine::check(&plan)?;
         let (roots, error_pages) = (Arc::new(Roots::open(&plan)?), Arc::new(ErrorPages::load(&plan)?));
         Ok(Self { chosen, sockets, router: Arc::new(Router::new(&plan)), roots, error_pages, plan })
     }
@@ -115,6 +119,7 @@ impl Prepared {
             Architecture::Mt => self.sockets.split_off(self.plan.workers).into_iter().flatten().collect(),
             _ => Vec::new(),
         };
+        let confined = confine::confine(&self.plan)?;
         let plan = Arc::new(self.plan);
         let shared = Arc::new(Shared {
             router: self.router,
@@ -130,14 +135,20 @@ impl Prepared {
             plan,
         });
         let (threads, readings) = start_workers(&shared, self.sockets)?;
-        Ok(Server { shared, sockets, threads, readings: readings.into() })
+        Ok(Server { shared, sockets, threads, readings: readings.into(), confined })
     }
 }
 
 impl Server {
     /// What the workers let others read.
     pub fn status(&self) -> Status {
-        Status { shared: Arc::clone(&self.shared), readings: Arc::clone(&self.readings) }
+        let confined = self.confined.clone();
+        Status { shared: Arc::clone(&self.shared), readings: Arc::clone(&self.readings), confined }
+    }
+
+    /// What the process gave up before it served.
+    pub fn confined(&self) -> &Confined {
+        &self.confined
     }
 
     /// Has the access log's file opened anew.
@@ -156,9 +167,10 @@ impl Server {
             // A worker that panicked has said so; the others' work is finished all the same.
             let _ = thread.join();
         }
-        let closing = Status { shared: Arc::clone(&self.shared), readings: self.readings }.closing_line();
+        let Self { shared, readings, confined, .. } = self;
+        let closing = Status { shared: Arc::clone(&shared), readings, confined }.closing_line();
         // Whoever else still holds what is shared (a view of the numbers, a late job) does not write lines.
-        if let Some(log) = &self.shared.log {
+        if let Some(log) = &shared.log {
             log.finish();
         }
         closing
@@ -170,6 +182,7 @@ impl Server {
 pub struct Status {
     shared: Arc<Shared>,
     readings: Arc<[Readings]>,
+    confined: Confined,
 }
 
 impl Status {
@@ -178,11 +191,20 @@ impl Status {
         let counters = self.sums();
         let helpers = self.shared.helpers.stats();
         let turns: Vec<_> = self.readings.iter().map(|reading| turns(&reading.meter)).collect();
+        let connections = self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>();
+        let all = || self.readings.iter().map(|reading| &*reading.counters);
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "architecture": self.shared.plan.architecture.name(),
             "driver": self.shared.driver.name(),
-            "connections": self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>(),
+            "workers": self.shared.plan.workers,
+            "draining": self.is_draining(),
+            "confined": self.confined.json(),
+            "connections": connections,
+            "states": report::states(all(), connections as u64),
+            "sites": report::sites(all()),
+            "latency": report::latency(all()),
+            "top": report::top(all()),
             "counters": counters.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "cache": {
                 "bytes": self.shared.shelf.used(),
@@ -196,10 +218,17 @@ impl Status {
                 "longest_delay_us": helpers.longest_delay.as_micros() as u64,
                 "late": helpers.late, "no_room": helpers.no_room, "standing": helpers.standing,
                 "incidents": helpers.incidents, "replaced": helpers.replaced, "panicked": helpers.panicked,
+                "delays": report::doublings(&helpers.delays),
+                "delay_micros": helpers.total_delay.as_micros() as u64,
             },
             "turns": turns,
             "signal_queue_overflows": self.readings.iter().map(|reading| reading.meter.overflows()).sum::<u64>(),
         })
+    }
+
+    /// Whether the server finishes what it has and wants nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.shared.seats.iter().any(|seat| seat.is_draining())
     }
 
     /// One line for the end of the log.
@@ -226,6 +255,16 @@ impl Status {
     }
 }
 
+impl admin::Source for Status {
+    fn status(&self) -> serde_json::Value {
+        self.json()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_draining()
+    }
+}
+
 fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
     let worst = meter.worst().map(|worst| {
         serde_json::json!({
@@ -239,7 +278,7 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
         })
     });
     let histogram: Vec<_> = meter.histogram().filter(|(_, count)| *count > 0).collect();
-    serde_json::json!({ "longest": worst, "below_us": histogram })
+    serde_json::json!({ "longest": worst, "below_us": histogram, "micros": meter.total().as_micros() as u64 })
 }
 
 /// For every worker a socket for every address. A port of 0 is chosen once and then shared.

@@ -135,6 +135,11 @@ impl Files {
         &self.runtime
     }
 
+    /// Where look-ups are counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// Looks `path` (normalized, with its slash) up; `strip` bytes of it belong to the route.
     pub fn find(&self, id: RouteId, strip: usize, path: &[u8], priority: Priority) -> Found {
         let key = Key { site: id.site, route: id.route, path };

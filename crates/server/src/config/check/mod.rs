@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::admin::{self, Secret};
 use super::architecture::{Conflict, Shape, Wish, With};
 use super::choice::{AccessLog, LogFormat};
 use super::plan::{Limits, Plan};
 use super::problem::Problem;
 use super::text::{FileText, LimitsText};
 use super::typed::{At, OneOrMany, Word};
-use super::units::{Listen, Size, Wait, parse_listen};
+use super::units::{Listen, Size, Wait};
+use super::user::User;
 
 /// The plan of a file that stands in the folder `base`, or all its mistakes.
 pub fn check(text: &FileText, base: &Path) -> Result<Plan, Vec<Problem>> {
@@ -51,6 +53,7 @@ impl Check {
         let default = Plan::default();
         let format = self.word(&text.access_log_format).unwrap_or_default();
         let Shape { architecture, driver, disk, workers } = self.shape(text);
+        let admin_token = self.admin_token(&text.admin_token);
         Plan {
             listen: self.listen(text.listen.as_ref()),
             architecture,
@@ -69,7 +72,10 @@ impl Check {
             retry_after: self.count(&text.overload.retry_after, "retry_after", 0..=86400, default.retry_after),
             overload: self.overload(&text.overload),
             clients: self.clients(&text.clients),
-            admin: self.admin(&text.admin),
+            admin: self.admin(&text.admin, admin_token.as_ref()),
+            admin_token,
+            user: self.user(&text.user),
+            sandbox: text.sandbox.as_ref().map_or(default.sandbox, |typed| typed.value),
         }
     }
 
@@ -149,17 +155,29 @@ impl Check {
         AccessLog::File { path, format }
     }
 
-    fn admin(&mut self, typed: &Option<At<String>>) -> Option<String> {
+    fn admin(&mut self, typed: &Option<At<String>>, token: Option<&Secret>) -> Option<String> {
         let typed = typed.as_ref()?;
-        if let Some(path) = typed.value.strip_prefix("unix:") {
-            if !path.is_empty() {
-                return Some(format!("unix:{}", self.base.join(path).display()));
-            }
-            self.wrong(typed, "the socket has no path: write `unix:PATH`");
-        } else if let Err(sentence) = parse_listen(&typed.value) {
-            self.wrong(typed, format!("{sentence}, or `unix:PATH`"));
+        let address = match typed.value.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => format!("unix:{}", self.base.join(path).display()),
+            _ => typed.value.clone(),
+        };
+        let settled = admin::settle(&address, token);
+        settled.map_err(|sentence| self.wrong(typed, sentence)).ok()
+    }
+
+    fn user(&mut self, typed: &Option<At<String>>) -> Option<User> {
+        let typed = typed.as_ref()?;
+        User::parse(&typed.value).map_err(|sentence| self.wrong(typed, sentence)).ok()
+    }
+
+    fn admin_token(&mut self, typed: &Option<At<String>>) -> Option<Secret> {
+        match typed {
+            Some(typed) => Secret::parse(&typed.value).map_err(|sentence| self.wrong(typed, sentence)).ok(),
+            None => Secret::from_environment().unwrap_or_else(|sentence| {
+                self.problems.push(Problem::whole(sentence));
+                None
+            }),
         }
-        Some(typed.value.clone())
     }
 
     fn size(&mut self, typed: &Option<At<Word<Size>>>, default: u64) -> u64 {
