@@ -149,8 +149,6 @@ counters! {
     client_requests_refused => "amped_shed_total" ["reason" = "client_requests"],
     /// Clients that were too slow: head, body or answer did not keep its least pace.
     too_slow,
-    /// Answers refused for want of descriptors or memory.
-    file_shortages,
     /// Lines of the access log that were dropped rather than waited for.
     log_lines_dropped,
 }
