@@ -341,6 +341,7 @@ fn a_client_that_does_not_read_is_given_up(driver: Driver) {
     slow.send(get("/huge.bin"));
     let mut pipelining = server.connect_slowly();
     pipelining.send(get("/large.bin").repeat(60));
+    harness::wait_until("both are there", || server.number("/connections") == 2);
     harness::wait_until("both are given up", || server.number("/connections") == 0);
     assert!(slow.try_answer(false).is_err() && pipelining.rest().0.len() < 18_000_000);
     // Whoever reads slowly, but reads, has its file.
