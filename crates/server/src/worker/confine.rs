@@ -105,7 +105,7 @@ impl fmt::Display for Confined {
                 write!(formatter, "opens its folders and its log alone (as far as this kernel's Landlock goes)")?
             }
             Some(Sandbox::None) => write!(formatter, "may open any file: no Landlock here")?,
-            None => write!(formatter, "may open any file: the sandbox is off")?,
+            None => write!(formatter, "may open any file: `sandbox` is off")?,
         }
         match self.user.as_deref() {
             Some("root") => write!(formatter, ", and is root: `--user` or `user` names somebody with fewer rights"),
