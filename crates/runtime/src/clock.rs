@@ -19,27 +19,26 @@ pub struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        static ORIGIN: OnceLock<Instant> = OnceLock::new();
-        let now = Instant::now();
+        let now = read();
         Self {
-            origin: *ORIGIN.get_or_init(|| now),
+            origin: origin(now),
             now: Cell::new(now),
             ticks: Cell::new(0),
-            wall: Cell::new(wall_now()),
+            wall: Cell::new(wall_time()),
             wall_read: Cell::new(0),
         }
     }
 
     /// Reads the kernel's clock. The loop calls this after each wait; nobody else needs to.
     pub(crate) fn advance(&self) -> Instant {
-        let now = Instant::now();
+        let now = read();
         let ticks = now.duration_since(self.origin).as_millis() as u64;
         self.now.set(now);
         self.ticks.set(ticks);
         // A wall clock may be stepped, so it is read again rather than derived, but not in every turn.
         if ticks.wrapping_sub(self.wall_read.get()) >= WALL_PRECISION_MS {
             self.wall_read.set(ticks);
-            self.wall.set(wall_now());
+            self.wall.set(wall_time());
         }
         now
     }
@@ -65,7 +64,21 @@ impl Clock {
     }
 }
 
-fn wall_now() -> Duration {
+/// The monotonic clock, read now: for what must not see the turn's instant.
+pub fn read() -> Instant {
+    simulated!(|world| world.instant());
+    Instant::now()
+}
+
+fn origin(now: Instant) -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    simulated!(|world| world.origin());
+    *ORIGIN.get_or_init(|| now)
+}
+
+/// The wall clock, read now: time since the Unix epoch.
+pub fn wall_time() -> Duration {
+    simulated!(|world| world.wall_time());
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

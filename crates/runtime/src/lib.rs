@@ -11,14 +11,28 @@
 //! alarm      a wait that is exact to microseconds                meter     how long turns take
 //! descriptors  their table has its final size from the start
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
+//! sim        a world in place of the kernel, for tests (feature `sim`)
 //! confine    rights that are given up before serving
 //! ```
+
+/// Ends the function it stands in with what this thread's simulation says, if the thread is in one. Without the feature `sim`
+/// it is nothing at all.
+macro_rules! simulated {
+    ($question:expr) => {
+        #[cfg(feature = "sim")]
+        if let Some(told) = crate::sim::ask($question) {
+            return told;
+        }
+    };
+}
 
 pub mod confine;
 pub mod disk;
 pub mod driver;
 pub mod net;
 pub mod process;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 mod alarm;
 mod buffer;
@@ -32,7 +46,7 @@ mod timer;
 
 pub use alarm::Alarm;
 pub use buffer::{Chunk, SendQueue};
-pub use clock::Clock;
+pub use clock::{Clock, read as read_clock, wall_time};
 pub use descriptors::{descriptor_limit, make_room_for_descriptors};
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};

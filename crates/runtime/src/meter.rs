@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock;
+
 /// One loop's turns: how many of which length, and the longest. Written by its loop only.
 #[derive(Debug)]
 pub struct Meter {
@@ -52,7 +54,7 @@ pub struct Worst {
 impl Default for Meter {
     fn default() -> Self {
         Self {
-            origin: Instant::now(),
+            origin: clock::read(),
             buckets: Default::default(),
             total_ns: AtomicU64::default(),
             longest_ns: AtomicU64::default(),
@@ -70,9 +72,9 @@ impl Default for Meter {
 impl Meter {
     /// Runs `step`, which might wait for something it should not, and remembers it if it is the turn's slowest.
     pub fn timed<T>(&self, name: &'static str, step: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
+        let start = clock::read();
         let result = step();
-        let took = start.elapsed().as_nanos() as u64;
+        let took = clock::read().saturating_duration_since(start).as_nanos() as u64;
         if took > self.step_ns.load(Relaxed) {
             self.step_ns.store(took, Relaxed);
             *self.step.lock().unwrap_or_else(PoisonError::into_inner) = name;
@@ -89,7 +91,7 @@ impl Meter {
     }
 
     pub(crate) fn turn_ended(&self, began: Instant, tasks: usize) {
-        let took = began.elapsed();
+        let took = clock::read().saturating_duration_since(began);
         let nanos = took.as_nanos() as u64;
         let bucket = &self.buckets[bucket(nanos)];
         bucket.store(bucket.load(Relaxed) + 1, Relaxed);

@@ -33,6 +33,19 @@ pub fn fork() -> io::Result<Option<Child>> {
     }
 }
 
+/// What the machine says of itself in a file that is made when it is read (proc(5), cgroups(7)).
+pub fn machine_file(path: &str) -> Option<String> {
+    simulated!(|world| world.machine_file(path));
+    std::fs::read_to_string(path).ok()
+}
+
+/// A number that nobody outside can foresee, for the seeds of tables.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    simulated!(|world| world.seed());
+    RandomState::new().hash_one(0)
+}
+
 impl Child {
     /// Its number.
     pub fn id(&self) -> i32 {

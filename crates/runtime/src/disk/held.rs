@@ -40,6 +40,7 @@ impl Deref for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        simulated!(|world| world.pause(std::time::Duration::ZERO));
         if self.place == Place::Remote
             && let Some(file) = self.file.take()
         {

@@ -20,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::codel::Codel;
+use crate::clock;
 use crate::meter::{BUCKETS, bucket};
 
 /// A handle on the pool; clones share it.
@@ -90,7 +91,7 @@ pub struct Stats {
 }
 
 #[derive(Debug)]
-struct Pool {
+pub(crate) struct Pool {
     queues: Mutex<Queues>,
     work: Condvar,
     urgent_work: Condvar,
@@ -127,7 +128,7 @@ struct Queues {
     codel: Codel,
 }
 
-struct Waiting {
+pub(crate) struct Waiting {
     since: Instant,
     class: Class,
     folder: usize,
@@ -182,7 +183,7 @@ impl Helpers {
             queues: Mutex::new(queues),
             work: Condvar::new(),
             urgent_work: Condvar::new(),
-            origin: Instant::now(),
+            origin: clock::read(),
             helpers,
             bound: bound.max(1),
             began: (0..=helpers * 2).map(|_| AtomicU64::new(0)).collect(),
@@ -219,7 +220,7 @@ impl Helpers {
         let state = Mutex::new(State { outcome: None, waker: None });
         let cell = Arc::new(Cell { state, wanted: AtomicBool::new(true) });
         let work = Box::new(Typed { cell: Arc::clone(&cell), call });
-        self.0.enqueue(Waiting { since: Instant::now(), class, folder, work });
+        self.0.enqueue(Waiting { since: clock::read(), class, folder, work });
         Job { cell }
     }
 
@@ -262,11 +263,11 @@ impl Pool {
     }
 
     fn millis(&self) -> u64 {
-        self.origin.elapsed().as_millis() as u64 + 1
+        clock::read().saturating_duration_since(self.origin).as_millis() as u64 + 1
     }
 
     fn micros(&self) -> u64 {
-        self.origin.elapsed().as_micros() as u64
+        clock::read().saturating_duration_since(self.origin).as_micros() as u64
     }
 
     /// The folders in which helpers are stuck, one entry for each. The urgent one has its own affairs.
@@ -343,6 +344,7 @@ impl Pool {
         if thread.is_some_and(|number| self.start(class, number).is_ok()) {
             return;
         }
+        simulated!(|world| world.call_helpers(class == Class::Urgent, false));
         match class {
             Class::Urgent => self.urgent_work.notify_one(),
             _ => self.work.notify_one(),
@@ -350,11 +352,8 @@ impl Pool {
     }
 
     fn start(self: &Arc<Self>, class: Class, number: usize) -> io::Result<()> {
-        let pool = Arc::clone(self);
-        let name = if class == Class::Urgent { "amped-urgent" } else { "amped-helper" };
-        let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK);
-        match thread.spawn(move || pool.help(class, number)) {
-            Ok(_) => Ok(()),
+        match self.spawn(class, number) {
+            Ok(()) => Ok(()),
             Err(error) => {
                 // No thread to be had now (a limit, memory): those there are go on, and the next job tries again.
                 let mut queues = self.lock();
@@ -370,23 +369,40 @@ impl Pool {
         }
     }
 
+    fn spawn(self: &Arc<Self>, class: Class, number: usize) -> io::Result<()> {
+        simulated!(|world| world.start_helper(self, class, number));
+        let pool = Arc::clone(self);
+        let name = if class == Class::Urgent { "amped-urgent" } else { "amped-helper" };
+        let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK);
+        thread.spawn(move || pool.help(class, number)).map(drop)
+    }
+
     /// A helper's life.
     fn help(&self, class: Class, number: usize) {
         yield_to_loops();
         loop {
-            let Waiting { work, folder, .. } = self.next(class);
-            self.folders[number].store(folder, Relaxed);
-            let start = self.millis();
-            self.began[number].store(start, Relaxed);
-            let mut is_whole = true;
-            survive(|| is_whole = work.run());
-            self.began[number].store(0, Relaxed);
-            self.ran.fetch_add(1, Relaxed);
-            self.panicked.fetch_add(u64::from(!is_whole), Relaxed);
-            if self.millis() - start > STUCK_MS && class != Class::Urgent && self.is_surplus(number) {
+            let waiting = self.next(class);
+            self.begins(number, &waiting);
+            if self.run(class, number, waiting) {
                 return;
             }
         }
+    }
+
+    /// A helper has a job.
+    pub(crate) fn begins(&self, number: usize, waiting: &Waiting) {
+        self.folders[number].store(waiting.folder, Relaxed);
+        self.began[number].store(self.millis(), Relaxed);
+    }
+
+    /// A helper does its job; says whether it is its last one.
+    pub(crate) fn run(&self, class: Class, number: usize, waiting: Waiting) -> bool {
+        let mut is_whole = true;
+        survive(|| is_whole = waiting.work.run());
+        let began = self.began[number].swap(0, Relaxed);
+        self.ran.fetch_add(1, Relaxed);
+        self.panicked.fetch_add(u64::from(!is_whole), Relaxed);
+        self.millis() - began > STUCK_MS && class != Class::Urgent && self.is_surplus(number)
     }
 
     /// A stuck helper is free again: others may go on with its folder, and its replacement or itself is one too many.
@@ -398,12 +414,37 @@ impl Pool {
             queues.free.push(number);
         }
         drop(queues);
-        self.work.notify_all();
+        self.notify_all();
         is_surplus
     }
 
+    fn notify_all(&self) {
+        simulated!(|world| world.call_helpers(false, true));
+        self.work.notify_all();
+    }
+
+    /// Waits for a job.
     fn next(&self, class: Class) -> Waiting {
         let mut queues = self.lock();
+        loop {
+            let found;
+            (queues, found) = self.find(queues, class);
+            if let Some(waiting) = found {
+                return waiting;
+            }
+            queues.idle += usize::from(class != Class::Urgent);
+            let signal = if class == Class::Urgent { &self.urgent_work } else { &self.work };
+            queues = signal.wait(queues).unwrap_or_else(PoisonError::into_inner);
+            queues.idle -= usize::from(class != Class::Urgent);
+        }
+    }
+
+    /// A job that is worth doing, if there is one: what is met on the way and is not, is turned away.
+    fn find<'a>(
+        &'a self,
+        mut queues: MutexGuard<'a, Queues>,
+        class: Class,
+    ) -> (MutexGuard<'a, Queues>, Option<Waiting>) {
         loop {
             let waiting = match class {
                 Class::Urgent => queues.urgent.pop_front(),
@@ -412,7 +453,7 @@ impl Pool {
             self.queued.store(queues.serve.len(), Relaxed);
             match waiting {
                 Some(waiting) if waiting.work.is_wanted() => {
-                    let delay = waiting.since.elapsed();
+                    let delay = clock::read().saturating_duration_since(waiting.since);
                     self.note_delay(delay);
                     let is_late =
                         class != Class::Urgent && queues.codel.leaves(self.micros(), delay.as_micros() as u64);
@@ -424,7 +465,7 @@ impl Pool {
                         queues = self.lock();
                         continue;
                     }
-                    return waiting;
+                    return (queues, Some(waiting));
                 }
                 Some(unwanted) => {
                     self.dropped.fetch_add(1, Relaxed);
@@ -438,20 +479,32 @@ impl Pool {
                         queues.codel.is_empty(self.micros());
                         self.is_standing.store(queues.codel.is_standing(), Relaxed);
                     }
-                    queues.idle += usize::from(class != Class::Urgent);
-                    let signal = if class == Class::Urgent { &self.urgent_work } else { &self.work };
-                    queues = signal.wait(queues).unwrap_or_else(PoisonError::into_inner);
-                    queues.idle -= usize::from(class != Class::Urgent);
+                    return (queues, None);
                 }
             }
         }
+    }
+
+    /// `next` of a simulated helper, which counts as idle when there is no job.
+    #[cfg(feature = "sim")]
+    pub(crate) fn try_next(&self, class: Class) -> Option<Waiting> {
+        let (mut queues, found) = self.find(self.lock(), class);
+        queues.idle += usize::from(found.is_none() && class != Class::Urgent);
+        found
+    }
+
+    /// A simulated helper is not idle any more.
+    #[cfg(feature = "sim")]
+    pub(crate) fn wakes(&self, class: Class) {
+        self.lock().idle -= usize::from(class != Class::Urgent);
     }
 
     /// The next job: the oldest, or in a bad queue the newest, of those whose folder may have another helper. While the newest go
     /// first, the oldest that has waited too long comes before them, to be refused: its client should know.
     fn choose(&self, queues: &mut Queues) -> Option<Waiting> {
         let waits_too_long = |waiting: &Waiting| {
-            waiting.class != Class::Essential && queues.codel.is_late(waiting.since.elapsed().as_micros() as u64)
+            waiting.class != Class::Essential
+                && queues.codel.is_late(clock::read().saturating_duration_since(waiting.since).as_micros() as u64)
         };
         if queues.serve.front().is_some_and(waits_too_long) {
             return queues.serve.pop_front();

@@ -9,10 +9,14 @@ mod held;
 mod helpers;
 mod mount;
 mod now;
+mod pause;
 mod root;
 
 pub use held::Held;
 pub use helpers::{Class, Helpers, Job, Refused, Stats};
+#[cfg(feature = "sim")]
+pub(crate) use helpers::{Pool, Waiting};
 pub use mount::{Ability, Mount};
 pub use now::{is_warm, read_now, warm};
+pub use pause::pause;
 pub use root::{FileKind, Place, Root, Stamp, Symlinks, read_at, stamp};

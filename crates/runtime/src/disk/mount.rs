@@ -44,6 +44,11 @@ impl Mount {
         mount
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(ability: Ability) -> Self {
+        Self { name: "simulated", ability, refused: AtomicBool::new(false) }
+    }
+
     /// What may be done here now.
     pub fn ability(&self) -> Ability {
         if self.refused.load(Relaxed) { Ability::None } else { self.ability }

@@ -31,6 +31,7 @@ pub fn read_now(mount: &Mount, file: &File, memory: &mut [u8], offset: u64) -> i
 }
 
 pub(crate) fn read_now_unchecked(file: &File, memory: &mut [u8], offset: u64) -> io::Result<usize> {
+    simulated!(|world| world.read_file_now(file.as_raw_fd(), memory, offset));
     let mut vectors = [IoSliceMut::new(memory)];
     Ok(preadv2(file, &mut vectors, offset, ReadWriteFlags::NOWAIT)?)
 }
@@ -49,6 +50,7 @@ pub fn is_warm(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
 }
 
 fn is_resident(file: &File, offset: u64, length: usize) -> bool {
+    simulated!(|world| world.is_resident(file.as_raw_fd(), offset, length));
     let range = [offset, length as u64];
     let mut stat = CacheStat::default();
     // SAFETY: both pointers lead to memory of the size that the call expects, and no flags are defined.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -77,6 +77,7 @@ impl Root {
     /// # Errors
     /// What open(2) says; ENOTDIR when it is no folder.
     pub fn open(path: &Path, symlinks: Symlinks) -> io::Result<Self> {
+        simulated!(|world| Self::simulated(world, symlinks));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let mount = Mount::of(&directory);
@@ -89,6 +90,12 @@ impl Root {
         Ok(root)
     }
 
+    #[cfg(feature = "sim")]
+    fn simulated(world: &mut crate::sim::World, symlinks: Symlinks) -> io::Result<Self> {
+        let mount = Mount::simulated(world.ability());
+        Ok(Self { directory: world.root()?, symlinks, mount, device: 1, walks: false })
+    }
+
     /// The mount that holds the folder.
     pub fn mount(&self) -> &Mount {
         &self.mount
@@ -96,6 +103,7 @@ impl Root {
 
     /// Where a file that was opened beneath this root lies.
     pub fn place_of(&self, file: &File, stamp: &Stamp) -> Place {
+        simulated!(|world| world.place());
         match (is_local(file), stamp.identity.0 == self.device) {
             (true, true) => Place::Own,
             (true, false) => Place::Local,
@@ -136,6 +144,7 @@ impl Root {
 
     fn resolve(&self, path: &[u8], extra: ResolveFlags) -> io::Result<File> {
         self.check(path)?;
+        simulated!(|world| world.open_file(path, extra.contains(ResolveFlags::CACHED)));
         let path = if path.is_empty() { b"." } else { path };
         let flags = OPEN_FLAGS;
         let policy = match self.symlinks {
@@ -199,6 +208,7 @@ const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::
 /// # Errors
 /// EIO or ESTALE from a network file system.
 pub fn stamp(file: &File) -> io::Result<(FileKind, Stamp)> {
+    simulated!(|world| world.stat(file.as_raw_fd()));
     let stat = rustix::fs::fstat(file.as_fd())?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => FileKind::File,
@@ -219,6 +229,7 @@ pub fn stamp(file: &File) -> io::Result<(FileKind, Stamp)> {
 /// # Errors
 /// EIO from the disk.
 pub fn read_at(file: &File, memory: &mut [u8], offset: u64) -> io::Result<usize> {
+    simulated!(|world| world.read_file(file.as_raw_fd(), memory, offset));
     let mut filled = 0;
     while filled < memory.len() {
         match rustix::io::pread(file, &mut memory[filled..], offset + filled as u64) {

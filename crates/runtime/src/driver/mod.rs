@@ -17,6 +17,8 @@ mod select;
 mod selector;
 mod sending;
 mod sigio;
+#[cfg(feature = "sim")]
+mod sim;
 mod slots;
 mod source;
 mod uring;
@@ -33,11 +35,17 @@ use self::epoll::Epoll;
 use self::epoll_level::EpollLevel;
 use self::portable::Portable;
 use self::readiness::Readiness;
+#[cfg(feature = "sim")]
+pub(crate) use self::selector::Event as Report;
 use self::selector::Selector;
 use self::sigio::Sigio;
 use self::slots::Slots;
 pub use self::slots::Token;
-use self::source::{Flags, Source, Tick, wait};
+#[cfg(feature = "sim")]
+pub(crate) use self::source::Flags;
+#[cfg(not(feature = "sim"))]
+use self::source::Flags;
+use self::source::{Source, Tick, wait};
 use self::uring::Uring;
 use crate::buffer::{Chunk, Pool, SendQueue};
 use crate::timer::Wheel;
@@ -61,6 +69,9 @@ pub enum Kind {
     Portable,
     /// Blocking calls: for a thread that serves one connection at a time.
     Blocking,
+    /// None: the thread's simulation says what happens.
+    #[cfg(feature = "sim")]
+    Sim,
 }
 
 impl Kind {
@@ -87,6 +98,8 @@ impl Kind {
             Self::Sigio => "sigio",
             Self::Portable => "portable",
             Self::Blocking => "blocking",
+            #[cfg(feature = "sim")]
+            Self::Sim => "sim",
         }
     }
 }
@@ -144,6 +157,8 @@ impl Engine {
             Kind::Sigio => Self::over(Selector::Sigio(Box::new(Sigio::new()?))),
             Kind::Portable => Self::over(Selector::Portable(Box::new(Portable::new()?))),
             Kind::Blocking => Self::Blocking(Blocking::new()?),
+            #[cfg(feature = "sim")]
+            Kind::Sim => Self::over(Selector::Sim(sim::Sim::new()?)),
         })
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum Selector {
     Portable(Box<Portable>),
     Select(Box<Select>),
     Sigio(Box<Sigio>),
+    #[cfg(feature = "sim")]
+    Sim(super::sim::Sim),
 }
 
 /// One report: for whom, and what is ready (`READABLE`, `WRITABLE`, `HANGUP`, `RESET`).
@@ -53,6 +55,8 @@ impl Selector {
             Self::Portable(portable) => portable.arm(fd, token, known, interest),
             Self::Select(select) => select.arm(fd, token, known, interest),
             Self::Sigio(sigio) => sigio.arm(fd, token, known, interest),
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => sim.arm(fd, token, known, interest),
         }
     }
 
@@ -66,6 +70,8 @@ impl Selector {
             Self::Portable(portable) => portable.deregister(fd, token),
             Self::Select(select) => select.deregister(fd, token),
             Self::Sigio(sigio) => sigio.deregister(fd, token),
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => sim.deregister(fd),
         }
     }
 
@@ -73,6 +79,8 @@ impl Selector {
     pub(crate) fn one_shot(&self) -> bool {
         match self {
             Self::Epoll(_) => false,
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => !sim.by_edge,
             Self::EpollLevel(_) | Self::Poll(_) | Self::Portable(_) | Self::Select(_) | Self::Sigio(_) => true,
         }
     }
@@ -95,6 +103,8 @@ impl Selector {
             Self::Portable(portable) => portable.wait(timeout, events),
             Self::Select(select) => select.wait(timeout, events),
             Self::Sigio(sigio) => sigio.wait(timeout, events),
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => sim.wait(timeout, events),
         };
         match waited {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),

@@ -90,6 +90,12 @@ impl Flags {
         self.0 & other.0 != 0
     }
 
+    /// The set as a number.
+    #[cfg(feature = "sim")]
+    pub(crate) fn bits(self) -> u64 {
+        self.0.into()
+    }
+
     pub(crate) fn only(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }

@@ -63,7 +63,7 @@ impl Listener {
     /// # Errors
     /// When it is no socket, or of a family that has no such addresses.
     pub fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
-        Ok(rustix::net::getsockname(socket)?.try_into()?)
+        socket::address(socket.as_fd())
     }
 
     /// The address of a connection's peer.
@@ -71,8 +71,7 @@ impl Listener {
     /// # Errors
     /// ENOTCONN when the connection is gone.
     pub fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
-        let name = rustix::net::getpeername(socket)?;
-        name.and_then(|name| name.try_into().ok()).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        socket::peer_address(socket.as_fd())
     }
 
     /// Refuses connections from now on, for all who share the socket, in whichever thread or process they wait.
@@ -134,8 +133,7 @@ impl Listener {
     /// # Errors
     /// None expected on a listening TCP socket.
     pub fn let_wait(&self, connections: usize) -> io::Result<()> {
-        let backlog = i32::try_from(connections).unwrap_or(i32::MAX);
-        self.runtime.driver().with_fd(self.token, |fd| Ok(rustix::net::listen(fd, backlog)?))
+        self.runtime.driver().with_fd(self.token, |fd| socket::let_wait(fd.as_fd(), connections))
     }
 
     /// `accept`, for a task that waits for several things.

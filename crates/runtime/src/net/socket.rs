@@ -25,6 +25,7 @@ pub struct ConnectOptions {
 
 /// Receives what is there. 0 means that the peer has finished.
 pub(crate) fn recv(fd: BorrowedFd<'_>, memory: &mut [u8]) -> io::Result<usize> {
+    simulated!(|world| world.recv(fd.as_raw_fd(), memory));
     retry(|| {
         // SAFETY: pointer and length describe `memory`.
         unsafe { libc::recv(fd.as_raw_fd(), memory.as_mut_ptr().cast(), memory.len(), libc::MSG_DONTWAIT) }
@@ -40,6 +41,7 @@ pub(crate) fn recv_waiting(fd: BorrowedFd<'_>, memory: &mut [u8]) -> io::Result<
 /// Sends what the socket takes of the queue, in one call. `more` promises that bytes follow at once: without that promise kept
 /// the kernel would hold a partial segment back for 200 ms.
 pub(crate) fn send(fd: BorrowedFd<'_>, queue: &mut SendQueue, more: bool) -> io::Result<usize> {
+    simulated!(|world| world.send(fd.as_raw_fd(), queue));
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     if let Some(bytes) = queue.single() {
         // SAFETY: pointer and length describe `bytes`.
@@ -61,6 +63,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, queue: &mut SendQueue, more: bool) -> io:
 
 /// Sends from a file without touching its bytes. May wait for the disk unless the window is known to be in memory.
 pub(crate) fn sendfile(fd: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+    simulated!(|world| world.sendfile(fd.as_raw_fd(), file.as_raw_fd(), offset, length));
     let mut offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: `offset` is valid for the call.
     retry(|| unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut offset, length) })
@@ -80,6 +83,7 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// `accept` that waits for a connection if the listener is in blocking mode. A signal, or its time limit, ends it with an error.
 pub(crate) fn accept_waiting(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    simulated!(|world| world.accept(fd.as_raw_fd()));
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no address is asked for, so both pointers may be null.
     let fd = unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
@@ -145,6 +149,7 @@ pub(crate) fn connect(address: SocketAddr, options: &ConnectOptions) -> io::Resu
 /// that may be slow (measured on one that does not read at all: 256 KB instead of 3.9 MB), the whole send buffer for one that
 /// has shown itself fast, which saves a quarter of the processor time of a large download.
 pub(crate) fn set_queue_ahead(fd: BorrowedFd<'_>, deep: bool) -> io::Result<()> {
+    simulated!(|world| world.set_option(fd.as_raw_fd()));
     set_tcp_option(fd, TCP_NOTSENT_LOWAT, if deep { libc::c_int::MAX } else { NOT_SENT_LOW_WATER })
 }
 
@@ -165,6 +170,7 @@ pub(crate) fn watch_peers(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<
 
 /// How many connections wait to be accepted: for a listener that is what `tcpi_unacked` says (tcp_get_info, net/ipv4/tcp.c).
 pub(crate) fn accept_queue(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    simulated!(|world| world.accept_queue());
     // SAFETY: an all-zero tcp_info is a valid one: it has numbers only.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -176,10 +182,42 @@ pub(crate) fn accept_queue(fd: BorrowedFd<'_>) -> io::Result<usize> {
 
 /// Bytes that the kernel has taken and the peer has not acknowledged (SIOCOUTQ, tcp(7)).
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    simulated!(|world| world.unacknowledged(fd.as_raw_fd()));
     let mut bytes: libc::c_int = 0;
     // SAFETY: `bytes` is what this request writes to. SIOCOUTQ is TIOCOUTQ.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.max(0) as usize) }
+}
+
+/// Sends FIN (shutdown(2)).
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    simulated!(|world| world.shutdown_write(fd.as_raw_fd()));
+    Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?)
+}
+
+/// Lets a close reset the connection (SO_LINGER, socket(7)).
+pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
+    simulated!(|world| world.reset_on_close(fd.as_raw_fd()));
+    Ok(sockopt::set_socket_linger(fd, Some(Duration::ZERO))?)
+}
+
+/// The address of a socket.
+pub(crate) fn address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    simulated!(|world| world.address(fd.as_raw_fd()));
+    Ok(rustix::net::getsockname(fd)?.try_into()?)
+}
+
+/// The address of a connection's peer.
+pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    simulated!(|world| world.address(fd.as_raw_fd()));
+    let name = rustix::net::getpeername(fd)?;
+    name.and_then(|name| name.try_into().ok()).ok_or_else(|| io::ErrorKind::NotConnected.into())
+}
+
+/// The length of a listener's queue from now on (listen(2)).
+pub(crate) fn let_wait(fd: BorrowedFd<'_>, connections: usize) -> io::Result<()> {
+    simulated!(|world| world.let_wait(connections));
+    Ok(rustix::net::listen(fd, i32::try_from(connections).unwrap_or(i32::MAX))?)
 }
 
 fn set_tcp_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {

@@ -168,8 +168,7 @@ impl Stream {
     /// # Errors
     /// ENOTCONN when the peer has reset the connection.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        let shutdown = |fd: &OwnedFd| Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?);
-        self.driver().with_fd(self.token, shutdown)
+        self.driver().with_fd(self.token, |fd| socket::shutdown_write(fd.as_fd()))
     }
 
     /// Lets a close reset the connection: for a peer that must learn that its answer is not whole.
@@ -177,8 +176,7 @@ impl Stream {
     /// # Errors
     /// None expected on a socket.
     pub fn reset_on_close(&self) -> io::Result<()> {
-        let linger = |fd: &OwnedFd| Ok(rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO))?);
-        self.driver().with_fd(self.token, linger)
+        self.driver().with_fd(self.token, |fd| socket::reset_on_close(fd.as_fd()))
     }
 
     /// Bytes that the kernel has taken and the peer has not acknowledged: what tells a slow reader from one that has stopped.
@@ -194,8 +192,7 @@ impl Stream {
     /// # Errors
     /// ENOTCONN when the connection is gone.
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
-        let name = self.driver().with_fd(self.token, |fd| Ok(rustix::net::getpeername(fd)?))?;
-        name.and_then(|name| name.try_into().ok()).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.driver().with_fd(self.token, |fd| socket::peer_address(fd.as_fd()))
     }
 
     /// The loop this stream belongs to.

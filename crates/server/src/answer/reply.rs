@@ -5,8 +5,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use amped_runtime::process::random_seed;
 use amped_wire::h1::encode;
 use amped_wire::head::{Fields, Method, Request};
 use amped_wire::semantics::condition::{self, Outcome, Validators};
@@ -226,11 +226,7 @@ pub fn field_lines(fields: &plan::Fields<'_>) -> Vec<u8> {
 
 /// A boundary that no earlier answer used and no content can foresee.
 fn boundary() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Relaxed);
-    let random = RandomState::new();
-    format!("amped{:016x}{:016x}", random.hash_one(count), random.hash_one(!count))
+    format!("amped{:016x}{:016x}", random_seed(), random_seed())
 }
 
 impl Reply {

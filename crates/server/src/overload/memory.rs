@@ -3,7 +3,7 @@
 //! The limit is the cgroup's `memory.max` (cgroup v2, Documentation/admin-guide/cgroup-v2.rst) or the machine's memory. Files of
 //! /proc are made in memory when they are read: about 10 us, once a second.
 
-use std::fs;
+use amped_runtime::process::machine_file;
 
 /// What may be used, found out once.
 #[derive(Clone, Copy, Debug)]
@@ -14,14 +14,14 @@ pub struct Memory {
 impl Memory {
     /// Finds the limit; without one the pressure is none.
     pub fn new() -> Self {
-        let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text)).unwrap_or(u64::MAX);
-        let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| of_group(&text)).unwrap_or(u64::MAX);
+        let machine = machine_file("/proc/meminfo").and_then(|text| total(&text)).unwrap_or(u64::MAX);
+        let group = machine_file("/proc/self/cgroup").and_then(|text| of_group(&text)).unwrap_or(u64::MAX);
         Self { limit: machine.min(group).max(1) }
     }
 
     /// The part of the limit that is in use, from 0 to 1.
     pub fn pressure(&self) -> f32 {
-        let used = fs::read_to_string("/proc/self/statm").ok().and_then(|text| own_pages(&text));
+        let used = machine_file("/proc/self/statm").and_then(|text| own_pages(&text));
         used.map_or(0.0, |pages| (pages * PAGE) as f32 / self.limit as f32)
     }
 }
@@ -41,9 +41,10 @@ fn total(meminfo: &str) -> Option<u64> {
 /// The smallest `memory.max` on the way from the process's group up to the root.
 fn of_group(cgroup: &str) -> Option<u64> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?.trim_matches('/');
-    let limits = path.rmatch_indices('/').map(|(at, _)| &path[..at]).chain([path, ""]).filter_map(|group| {
-        fs::read_to_string(format!("/sys/fs/cgroup/{group}/memory.max")).ok()?.trim().parse::<u64>().ok()
-    });
+    let limits =
+        path.rmatch_indices('/').map(|(at, _)| &path[..at]).chain([path, ""]).filter_map(|group| {
+            machine_file(&format!("/sys/fs/cgroup/{group}/memory.max"))?.trim().parse::<u64>().ok()
+        });
     limits.min()
 }
 

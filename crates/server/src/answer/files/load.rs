@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use amped_runtime::disk::{FileKind, Held, Root, Stamp, read_at, read_now, stamp};
+use amped_runtime::disk::{FileKind, Held, Root, Stamp, pause, read_at, read_now, stamp};
+use amped_runtime::wall_time;
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
 
@@ -111,7 +112,7 @@ impl Errand {
         // The loop makes room by ending idle connections; a helper has the time to wait for that.
         for _ in 0..MAX_SHORTAGES {
             match load() {
-                Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)) => std::thread::sleep(SHORTAGE_PAUSE),
+                Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)) => pause(SHORTAGE_PAUSE),
                 loaded => return loaded,
             }
         }
@@ -278,7 +279,7 @@ impl Target<'_> {
 /// Whether the file changed so recently that another change could bear the same times: the kernel's clock for them ticks
 /// every 1 to 10 ms.
 fn is_fresh(stamp: Stamp) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = wall_time();
     let (seconds, nanos) = stamp.changed.max(stamp.modified);
     let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     now.as_nanos() as i128 - changed < FRESH_NANOS

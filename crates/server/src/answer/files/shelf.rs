@@ -50,7 +50,7 @@ impl Shelf {
     /// A cache of at most `budget` bytes, heads and bookkeeping included; 0 keeps nothing.
     pub fn new(budget: u64) -> Self {
         // A seed of its own, so that nobody outside can choose paths that collide.
-        let hasher = FixedState::with_seed(std::hash::RandomState::new().hash_one(budget));
+        let hasher = FixedState::with_seed(amped_runtime::process::random_seed());
         let entries = (budget / EXPECTED_ENTRY).clamp(64, 1 << 22) as usize;
         let lifecycle = DefaultLifecycle::default();
         Self {

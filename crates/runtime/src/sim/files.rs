@@ -1,0 +1,300 @@
+//! The disk of a world: names, inodes, the page cache, and what every name has led to since the beginning.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::descriptors::Thing;
+use super::world::World;
+use crate::disk::{Ability, FileKind, Place, Stamp};
+
+/// What somebody does to a name.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new file takes the name (rename(2)).
+    Replace(Arc<[u8]>),
+    /// The file itself is written anew, or made.
+    Rewrite(Arc<[u8]>),
+    /// The name is gone.
+    Remove,
+    /// A folder is made.
+    Folder,
+}
+
+/// What a name led to, from a time on until the next version.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// Virtual nanoseconds.
+    pub from: u64,
+    /// The file's bytes; `None` when there was no file.
+    pub bytes: Option<Arc<[u8]>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    names: BTreeMap<Vec<u8>, usize>,
+    inodes: Vec<Inode>,
+    history: BTreeMap<Vec<u8>, Vec<Version>>,
+    /// Names that the kernel has in memory, also of what is not there.
+    known: BTreeSet<Vec<u8>>,
+    /// What the loop asked for that may wait for the disk.
+    waits: Vec<String>,
+    pub place: Option<Place>,
+    /// A helper is at work, and may wait.
+    pub in_helper: bool,
+}
+
+#[derive(Debug)]
+struct Inode {
+    kind: FileKind,
+    bytes: Arc<[u8]>,
+    /// Nanoseconds of the wall clock, and a count of changes that no program can set.
+    modified: u64,
+    changed: u64,
+    /// The units of 64 KB that are in memory, the rest being the last one's.
+    resident: u64,
+}
+
+impl Inode {
+    fn units(offset: u64, length: usize) -> u64 {
+        let last = (offset + (length as u64).max(1) - 1) / UNIT;
+        (offset / UNIT..=last).fold(0, |units, unit| units | 1 << unit.min(63))
+    }
+}
+
+impl World {
+    /// Does something to a name, now.
+    pub fn change(&mut self, path: &[u8], change: Change) {
+        // The kernel's clock for files ticks every few milliseconds (current_time(9)).
+        let time = self.wall_nanos() / TICK * TICK;
+        let present = self.files.names.get(path).copied();
+        let bytes = match change {
+            Change::Remove => {
+                self.files.names.remove(path);
+                None
+            }
+            Change::Folder => {
+                self.new_inode(path, FileKind::Directory, Arc::default(), time);
+                None
+            }
+            Change::Rewrite(bytes) if present.is_some_and(|inode| self.files.inodes[inode].kind == FileKind::File) => {
+                let inode = &mut self.files.inodes[present.expect("just looked at")];
+                inode.bytes = Arc::clone(&bytes);
+                // What was written is in memory.
+                (inode.modified, inode.changed, inode.resident) = (time, time, u64::MAX);
+                Some(bytes)
+            }
+            Change::Replace(bytes) | Change::Rewrite(bytes) => {
+                self.new_inode(path, FileKind::File, Arc::clone(&bytes), time);
+                Some(bytes)
+            }
+        };
+        self.note("change", path.len() as u64, bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64));
+        let version = Version { from: self.now, bytes };
+        self.files.history.entry(path.to_vec()).or_default().push(version);
+    }
+
+    fn new_inode(&mut self, path: &[u8], kind: FileKind, bytes: Arc<[u8]>, time: u64) {
+        let resident = if self.random.chance(500_000) { u64::MAX } else { 0 };
+        self.files.inodes.push(Inode { kind, bytes, modified: time, changed: time, resident });
+        self.files.names.insert(path.to_vec(), self.files.inodes.len() - 1);
+    }
+
+    /// What a name led to since the beginning.
+    pub fn history(&self, path: &[u8]) -> &[Version] {
+        self.files.history.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is there now.
+    pub fn present(&self, path: &[u8]) -> Option<&Arc<[u8]>> {
+        self.files.names.get(path).map(|inode| &self.files.inodes[*inode].bytes)
+    }
+
+    /// Where all files lie; told before the folder is opened.
+    pub fn place_files(&mut self, place: Place) {
+        self.files.place = Some(place);
+    }
+
+    /// Calls of the loop that might have waited for the disk.
+    pub fn loop_waits(&self) -> &[String] {
+        &self.files.waits
+    }
+
+    pub(crate) fn root(&mut self) -> io::Result<std::os::fd::OwnedFd> {
+        self.descriptors.give(Thing::Root, usize::MAX)
+    }
+
+    pub(crate) fn ability(&self) -> Ability {
+        match self.files.place {
+            Some(Place::Remote) => Ability::None,
+            _ => Ability::NoWait,
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.files.place.unwrap_or(Place::Own)
+    }
+
+    /// Somebody may change something at any moment.
+    fn race(&mut self) {
+        if self.random.chance(self.faults.race) {
+            self.act(MEDDLER);
+        }
+    }
+
+    /// The loop asks what only a helper may: that is what the whole design is to prevent.
+    fn may_wait(&mut self, what: &str) {
+        if !self.files.in_helper {
+            self.now += self.random.between(self.faults.disk_time.0, self.faults.disk_time.1);
+            self.files.waits.push(format!("{what} at {}", self.now));
+        }
+    }
+
+    /// openat2(2).
+    pub(crate) fn open_file(&mut self, path: &[u8], only_cached: bool) -> io::Result<File> {
+        self.call();
+        self.race();
+        if self.random.chance(self.faults.evict) {
+            self.files.known.remove(path);
+        }
+        if only_cached && !self.files.known.contains(path) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !only_cached {
+            self.may_wait("open");
+            self.files.known.insert(path.to_vec());
+        }
+        if self.random.chance(self.faults.open_error) {
+            return Err(io::Error::from_raw_os_error(self.random.pick(&[libc::EIO, libc::ESTALE])));
+        }
+        if self.random.chance(self.faults.open_shortage) {
+            return Err(io::Error::from_raw_os_error(self.random.pick(&[libc::EMFILE, libc::ENFILE, libc::ENOMEM])));
+        }
+        let Some(&inode) = self.files.names.get(path) else {
+            self.note("no such file", path.len() as u64, only_cached.into());
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        };
+        let limit = self.faults.descriptors;
+        let fd = self.descriptors.give(Thing::File(inode), limit)?;
+        self.note("open", inode as u64, only_cached.into());
+        Ok(fd.into())
+    }
+
+    fn inode(&self, fd: RawFd) -> io::Result<usize> {
+        match self.descriptors.get(fd) {
+            Some(Thing::File(inode)) => Ok(inode),
+            _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        }
+    }
+
+    /// fstat(2).
+    pub(crate) fn stat(&mut self, fd: RawFd) -> io::Result<(FileKind, Stamp)> {
+        self.call();
+        self.race();
+        if self.files.place == Some(Place::Remote) {
+            self.may_wait("fstat of a remote file");
+        }
+        let at = self.inode(fd)?;
+        let inode = &self.files.inodes[at];
+        let time = |nanos: u64| ((nanos / 1_000_000_000) as i64, (nanos % 1_000_000_000) as u32);
+        let stamp = Stamp {
+            identity: (1, at as u64),
+            size: inode.bytes.len() as u64,
+            modified: time(inode.modified),
+            changed: time(inode.changed),
+        };
+        Ok((inode.kind, stamp))
+    }
+
+    /// pread(2), until `memory` is full or the file ends.
+    pub(crate) fn read_file(&mut self, fd: RawFd, memory: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.call();
+        self.may_wait("read");
+        self.read_error()?;
+        let at = self.inode(fd)?;
+        // In two steps, between which it may change.
+        let half = memory.len() / 2;
+        let first = self.copy(at, &mut memory[..half], offset);
+        self.race();
+        let second = if first < half { 0 } else { self.copy(at, &mut memory[half..], offset + half as u64) };
+        self.files.inodes[at].resident |= Inode::units(offset, memory.len());
+        self.note("read", at as u64, (first + second) as u64);
+        Ok(first + second)
+    }
+
+    /// preadv2(2) with RWF_NOWAIT.
+    pub(crate) fn read_file_now(&mut self, fd: RawFd, memory: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.call();
+        self.race();
+        let at = self.inode(fd)?;
+        self.evict(at);
+        if !self.is_in_memory(at, offset, memory.len()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.read_error()?;
+        // The last pages may be missing.
+        let is_short = self.random.chance(self.faults.evict);
+        let length = if is_short { memory.len() / 2 } else { memory.len() };
+        let count = self.copy(at, &mut memory[..length], offset);
+        self.note("read now", at as u64, count as u64);
+        Ok(count)
+    }
+
+    /// cachestat(2).
+    pub(crate) fn is_resident(&mut self, fd: RawFd, offset: u64, length: usize) -> bool {
+        self.call();
+        let Ok(at) = self.inode(fd) else { return false };
+        self.evict(at);
+        self.is_in_memory(at, offset, length)
+    }
+
+    /// What sendfile(2) takes from a file.
+    pub(super) fn file_bytes(&mut self, fd: RawFd, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.race();
+        self.read_error()?;
+        let at = self.inode(fd)?;
+        // What has been evicted since somebody looked is nobody's fault.
+        if self.faults.evict == 0 && !self.is_in_memory(at, offset, length) {
+            self.may_wait("sendfile of a cold window");
+        }
+        let mut bytes = vec![0; length];
+        let count = self.copy(at, &mut bytes, offset);
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    fn read_error(&mut self) -> io::Result<()> {
+        if self.random.chance(self.faults.read_error) {
+            self.note("EIO", 0, 0);
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
+    }
+
+    fn copy(&self, at: usize, memory: &mut [u8], offset: u64) -> usize {
+        let bytes = &self.files.inodes[at].bytes;
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        let count = rest.len().min(memory.len());
+        memory[..count].copy_from_slice(&rest[..count]);
+        count
+    }
+
+    fn is_in_memory(&self, at: usize, offset: u64, length: usize) -> bool {
+        let units = Inode::units(offset, length);
+        self.files.inodes[at].resident & units == units
+    }
+
+    fn evict(&mut self, at: usize) {
+        if self.random.chance(self.faults.evict) {
+            self.files.inodes[at].resident &= self.random.next() & self.random.next();
+        }
+    }
+}
+
+/// Who of the crowd is called when something may change between two calls of the disk.
+pub const MEDDLER: u32 = u32::MAX;
+const UNIT: u64 = 64 * 1024;
+/// Nanoseconds.
+const TICK: u64 = 4_000_000;

@@ -1,0 +1,95 @@
+//! The whole worker over a simulated kernel, by seeds: docs/simulation.md.
+//!
+//! `cargo xtask sim --seed N` replays one, `cargo xtask sim --seeds N` runs many; both are this program with a word in its
+//! environment, so that a seed means the same everywhere.
+
+mod client;
+mod crowd;
+mod model;
+mod response;
+mod scenario;
+mod site;
+mod stage;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use stage::Outcome;
+
+/// As many seeds as can be run whenever something changes; `AMPED_SIM_SEEDS=FROM..TO` runs others.
+#[test]
+fn seeds() {
+    let (from, to) = std::env::var("AMPED_SIM_SEEDS").map_or((0, SEEDS), |range| {
+        let (from, to) = range.split_once("..").expect("FROM..TO");
+        (from.parse().expect("a number"), to.parse().expect("a number"))
+    });
+    let next = AtomicU64::new(from);
+    let began = Instant::now();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let found: Vec<(u64, Outcome)> = std::thread::scope(|scope| {
+        let work = || {
+            let mut outcomes = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Relaxed);
+                if seed >= to {
+                    return outcomes;
+                }
+                if seed % 1000 == 0 && seed > from {
+                    eprintln!("seed {seed}, {:.0} s", began.elapsed().as_secs_f64());
+                }
+                let outcome = alone(seed, false);
+                if !outcome.faults.is_empty() {
+                    eprintln!("seed {seed}: {:#?}", outcome.faults);
+                }
+                outcomes.push((seed, outcome));
+            }
+        };
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("seeds do not panic")).collect()
+    });
+    let mut answers = std::collections::BTreeMap::<u16, u64>::new();
+    let events: u64 = found.iter().map(|(_, outcome)| outcome.digest.1).sum();
+    found
+        .iter()
+        .flat_map(|(_, outcome)| &outcome.answers)
+        .for_each(|(status, count)| *answers.entry(*status).or_default() += count);
+    eprintln!("{} seeds, {events} events, answers {answers:?}, {:.1} s", found.len(), began.elapsed().as_secs_f64());
+    let mut bad: Vec<u64> =
+        found.iter().filter(|(_, outcome)| !outcome.faults.is_empty()).map(|(seed, _)| *seed).collect();
+    bad.sort_unstable();
+    assert!(bad.is_empty(), "{} seeds found something: {bad:?}; replay one with `cargo xtask sim --seed N`", bad.len());
+    assert!(found.len() as u64 == to - from && answers.get(&200).is_some_and(|count| *count > 0));
+}
+
+/// `AMPED_SIM_SEED=N` tells everything that happens in one.
+#[test]
+fn one_seed_is_one_story() {
+    let told = std::env::var("AMPED_SIM_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let seeds = told.map_or((0..8).collect(), |seed| vec![seed]);
+    for seed in seeds {
+        let (first, again) = (alone(seed, told.is_some()), alone(seed, false));
+        assert_eq!(first.digest, again.digest, "seed {seed} does not replay");
+        if told.is_some() {
+            eprintln!("seed {seed}: digest {:016x}, {} events, {:?}", first.digest.0, first.digest.1, first.answers);
+        }
+        assert!(first.faults.is_empty(), "seed {seed}: {:#?}", first.faults);
+    }
+    let two = [alone(1, false), alone(2, false)];
+    assert_ne!(two[0].digest, two[1].digest, "seeds differ");
+}
+
+/// On a thread of its own, which has no memory of other seeds.
+fn alone(seed: u64, tells: bool) -> Outcome {
+    let thread = std::thread::Builder::new().name(format!("seed {seed}"));
+    let run = move || catch_unwind(AssertUnwindSafe(|| stage::run(seed, tells)));
+    let outcome = thread.spawn(run).expect("a thread").join().expect("its panics are caught");
+    outcome.unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        let fault = format!("panic: {}", words.unwrap_or_default());
+        Outcome { digest: (0, 0), faults: vec![fault], answers: Default::default() }
+    })
+}
+
+const SEEDS: u64 = 256;
