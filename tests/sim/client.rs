@@ -56,6 +56,8 @@ pub struct Client {
     output: VecDeque<u8>,
     /// What becomes of the requests in `output` when they are sent.
     unsent: VecDeque<(usize, Asked)>,
+    /// Of those that are being sent, so many have their answer.
+    answered_early: usize,
     rounds: u64,
     began: u64,
     next_read: u64,
@@ -80,6 +82,7 @@ impl Client {
             input: Vec::new(),
             output: VecDeque::new(),
             unsent: VecDeque::new(),
+            answered_early: 0,
             rounds: 0,
             began: 0,
             next_read: 0,
@@ -95,6 +98,12 @@ impl Client {
     /// Waits for something that the server owes.
     pub fn is_owed(&self) -> bool {
         !self.is_over && self.line.is_some() && (!self.outstanding.is_empty() || self.was_told)
+    }
+
+    /// For how long nothing has come although it is owed something, and takes it at once; in nanoseconds.
+    pub fn has_waited(&self, now: u64) -> u64 {
+        let is_prompt = self.manner.read.1 == 0 && self.output.is_empty();
+        if self.is_owed() && is_prompt { now.saturating_sub(self.moved) } else { 0 }
     }
 
     /// What it is about, for a report.
@@ -160,17 +169,22 @@ impl Client {
                 return Err("bytes after the last answer".into());
             }
             // A head that is not whole may be answered too.
-            let early = self.unsent.front().map(|(_, asked)| Asked { at: world.now(), ..asked.clone() });
+            let early = self.unsent.get(self.answered_early).map(|(_, asked)| Asked { at: world.now(), ..asked.clone() });
             let Some(asked) = self.outstanding.front().cloned().or(early) else {
                 return Err(format!("an answer that nobody asked for: {}", String::from_utf8_lossy(&self.input)));
             };
             let Some(answer) = response::take(&mut self.input, asked.head_only)? else { return Ok(()) };
             let is_early = self.outstanding.pop_front().is_none();
-            if is_early && !answer.closes {
+            if is_early && asked.what == What::Method {
+                self.answered_early += 1;
+            }
+            // A body that is on its way is read and forgotten.
+            if is_early && !answer.closes && asked.what != What::Method {
                 return Err(format!("an answer before its request, and no end: {answer:?}"));
             }
             model.judge(world, &site.names[asked.name].file, &asked, &answer)?;
-            if self.manner.is_strict && !matches!(answer.status, 200 | 206 | 404 | 416 | 405 | 501 | 413) {
+            let is_limited = answer.status == 429 && model.excuses.limits;
+            if self.manner.is_strict && answer.status >= 400 && !matches!(answer.status, 403 | 404 | 416) && !is_limited {
                 return Err(format!("{} where all is well, to {asked:?}", answer.status));
             }
             if answer.closes {
@@ -231,8 +245,11 @@ impl Client {
             }
             count -= *left;
             let asked = Asked { at, stale, ..asked.clone() };
-            self.outstanding.push_back(asked);
             self.unsent.pop_front();
+            match self.answered_early {
+                0 => self.outstanding.push_back(asked),
+                _ => self.answered_early -= 1,
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use amped_runtime::disk::Stats;
 use amped_runtime::sim::{self, Faults, MEDDLER, World};
 
 use crate::client::Client;
-use crate::model::Model;
+use crate::model::{Excuses, Model};
 use crate::scenario::{SECOND, Scenario, probe};
 use crate::site::Site;
 
@@ -38,6 +38,8 @@ pub struct Crowd {
     /// As the helpers were last seen.
     stats: Stats,
     waits_are_faults: bool,
+    /// Nanoseconds in which something must move for whoever is owed an answer.
+    patience: u64,
 }
 
 impl sim::Crowd for Town {
@@ -64,6 +66,8 @@ impl Crowd {
         let faults = &scenario.faults;
         let slack = 50_000_000 + if faults.stall > 0 { 20 * faults.stall_time } else { 0 };
         let model = Model::new(scenario.excuses.clone(), scenario.plan.revalidate.as_nanos() as u64, slack);
+        let is_long = faults.hang > 0 || faults.descriptors < 4096 || faults.memory > 100_000;
+        let patience = if is_long { 90 * SECOND } else { 30 * SECOND };
         let heals_at = now + scenario.storm;
         Self {
             clients,
@@ -82,6 +86,7 @@ impl Crowd {
             stats: Stats::default(),
             next_change: now + scenario.change_every,
             waits_are_faults: scenario.plan.disk != DiskMode::Inline,
+            patience,
         }
     }
 
@@ -140,7 +145,7 @@ impl Crowd {
         }
         if self.is_healed && !self.has_probed && now >= self.heals_at + RECOVERY {
             self.has_probed = true;
-            self.model.excuses = crate::model::Excuses::default();
+            self.model.excuses = Excuses { limits: self.model.excuses.limits, ..Excuses::default() };
             for _ in 0..3 {
                 let client = probe(world.random());
                 world.call_at(now, self.clients.len() as u32);
@@ -154,6 +159,12 @@ impl Crowd {
             }
             world.note("drain", 0, 0);
             shared.seats[0].drain();
+        }
+        for at in 0..self.clients.len() {
+            if self.clients[at].has_waited(now) > self.patience {
+                self.complain(format!("client {at} at {now} waits too long: {}", self.clients[at].describe()));
+                self.clients[at].is_over = true;
+            }
         }
         let pause = if self.is_healed { SECOND } else { TICK };
         world.look_at(now + pause);

@@ -88,7 +88,7 @@ impl Model {
             (What::Garbage, 400..=505) => return Ok(()),
             (What::Method, 405 | 413 | 501) => return Ok(()),
             (What::File, 500) if self.excuses.disk_errors => return Ok(()),
-            (What::File, 200 | 206 | 404 | 416) => {}
+            (What::File, 200 | 206 | 403 | 404 | 416) => {}
             _ => return wrong("not an answer to this"),
         }
         let window = match self.excuses.disk_errors || self.stale() != asked.stale {
@@ -102,7 +102,8 @@ impl Model {
             history[at].from <= until && ends >= from
         };
         let mut living = (0..history.len()).filter(|at| lives(*at)).map(|at| &history[at].bytes);
-        if answer.status == 404 {
+        // A folder without its index is not shown.
+        if answer.status == 404 || (answer.status == 403 && file.ends_with(b"index.html")) {
             let was_never = history.first().is_none_or(|first| first.from > from);
             return if was_never || living.any(Option::is_none) {
                 Ok(())
@@ -130,7 +131,7 @@ impl Model {
         let Some(version) = living.flatten().find(|bytes| is_right(bytes)) else {
             return wrong("these bytes were not on the disk at any moment of the window");
         };
-        if let Some(tag) = answer.etag.as_ref().filter(|tag| !tag.starts_with("W/")) {
+        if let Some(tag) = answer.etag.as_ref().filter(|tag| !tag.starts_with("W/") && answer.status == 200 && !asked.head_only) {
             let bytes = self.tags.entry((asked.name, tag.clone())).or_insert_with(|| version.to_vec());
             if **bytes != **version {
                 return wrong("one entity tag stands for two versions");

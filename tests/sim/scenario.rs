@@ -101,7 +101,7 @@ fn place(random: &mut Random) -> Place {
 }
 
 fn calm(random: &mut Random) -> Faults {
-    Faults { defer_accept: random.chance(500_000), segment: random.pick(&[1, 100, 1460, 65_536]), ..Faults::none() }
+    Faults { defer_accept: random.chance(500_000), segment: random.pick(&[10, 200, 1460, 1460, 65_536]), ..Faults::none() }
 }
 
 fn stormy(random: &mut Random) -> Faults {

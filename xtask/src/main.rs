@@ -1,11 +1,12 @@
 //! `cargo xtask`: the project's chores. `test` is the README's command two, `bench` measures amped beside its peers, `lab`
-//! repeats the literature's experiments, `fuzz` runs the fuzz targets. Each finds what it needs, installs it as root, and otherwise says what to type.
+//! repeats the literature's experiments, `fuzz` runs the fuzz targets, `sim` the simulation. Each finds what it needs, installs it as root, and otherwise says what to type.
 //! Costs nothing at run time: no part of the product depends on it.
 
 mod bench;
 mod fuzz;
 mod install;
 mod lab;
+mod sim;
 mod test;
 
 use std::io;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(&args),
         "lab" => lab::run(&args),
         "fuzz" => fuzz::run(&args),
+        "sim" => sim::run(&args),
         "" | "help" | "--help" | "-h" => {
             println!("{HELP}");
             Ok(())
@@ -52,4 +54,5 @@ const HELP: &str = "\
 cargo xtask test [--no-install]              every check that must hold before a change lands
 cargo xtask bench [SCENARIO...] [OPTIONS]    amped beside its peers (--help for the scenarios)
 cargo xtask lab [EXPERIMENT...] [--quick]    the experiments of the literature (--help for a list)
-cargo xtask fuzz [TARGET...] [--seconds N]   the fuzz targets, 60 s each unless told";
+cargo xtask fuzz [TARGET...] [--seconds N]   the fuzz targets, 60 s each unless told
+cargo xtask sim --seed N | --seeds N         the server over a simulated kernel (docs/simulation.md)";

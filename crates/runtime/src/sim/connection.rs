@@ -353,7 +353,7 @@ impl World {
     }
 
     pub(super) fn transit(&mut self, at: usize) {
-        let segment = self.random.between(1, self.faults.segment * 4);
+        let segment = self.random.between(1, (self.faults.segment * 10).max(20_000));
         let connection = &mut self.connections[at];
         connection.is_moving = false;
         if connection.client_lost || connection.reset {
