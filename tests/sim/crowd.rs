@@ -142,12 +142,18 @@ impl Crowd {
         if !self.is_healed && now >= self.heals_at {
             self.is_healed = true;
             *world.faults() = self.healed.clone();
+            for (number, client) in (0u32..).zip(&mut self.clients) {
+                client.hurry();
+                world.call_at(now, number);
+            }
         }
         if self.is_healed && !self.has_probed && now >= self.heals_at + RECOVERY {
             self.has_probed = true;
             self.model.excuses = Excuses { limits: self.model.excuses.limits, ..Excuses::default() };
-            for _ in 0..3 {
-                let client = probe(world.random());
+            // Where hardly a job may wait, two at once are too many.
+            let count = if shared.plan.helper_queue < 64 { 1 } else { 3 };
+            for _ in 0..count {
+                let client = probe(world.random(), count);
                 world.call_at(now, self.clients.len() as u32);
                 self.clients.push(client);
             }

@@ -131,7 +131,9 @@ impl Model {
         let Some(version) = living.flatten().find(|bytes| is_right(bytes)) else {
             return wrong("these bytes were not on the disk at any moment of the window");
         };
-        if let Some(tag) = answer.etag.as_ref().filter(|tag| !tag.starts_with("W/") && answer.status == 200 && !asked.head_only) {
+        if let Some(tag) =
+            answer.etag.as_ref().filter(|tag| !tag.starts_with("W/") && answer.status == 200 && !asked.head_only)
+        {
             let bytes = self.tags.entry((asked.name, tag.clone())).or_insert_with(|| version.to_vec());
             if **bytes != **version {
                 return wrong("one entity tag stands for two versions");

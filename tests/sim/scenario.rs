@@ -101,7 +101,11 @@ fn place(random: &mut Random) -> Place {
 }
 
 fn calm(random: &mut Random) -> Faults {
-    Faults { defer_accept: random.chance(500_000), segment: random.pick(&[10, 200, 1460, 1460, 65_536]), ..Faults::none() }
+    Faults {
+        defer_accept: random.chance(500_000),
+        segment: random.pick(&[10, 200, 1460, 1460, 65_536]),
+        ..Faults::none()
+    }
 }
 
 fn stormy(random: &mut Random) -> Faults {
@@ -182,8 +186,8 @@ fn manner(random: &mut Random, storm: u64, count: u64) -> Manner {
 }
 
 /// A client that asks when all is well again.
-pub fn probe(random: &mut Random) -> Client {
-    let manner = Manner { rounds: 6, pipeline: 3, think: 10 * MILLI, end: End::Said, ..polite(random) };
+pub fn probe(random: &mut Random, pipeline: u64) -> Client {
+    let manner = Manner { rounds: 12, pipeline, think: 10 * MILLI, end: End::Said, ..polite(random) };
     Client::new(manner, IpAddr::V4(Ipv4Addr::new(10, 9, 9, random.below(200) as u8)))
 }
 

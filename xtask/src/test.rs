@@ -41,7 +41,11 @@ const STEPS: &[Step] = &[
     ("format", &["fmt", "--all", "--", "--check"], &[]),
     ("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
     ("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-Dwarnings")]),
-    ("clippy of the simulation", &["clippy", "-p", "amped", "--features", "sim", "--all-targets", "--", "-D", "warnings"], &[]),
+    (
+        "clippy of the simulation",
+        &["clippy", "-p", "amped", "--features", "sim", "--all-targets", "--", "-D", "warnings"],
+        &[],
+    ),
     ("tests", &["test", "--workspace"], &[]),
     // A build of its own: the others must not contain a simulated kernel.
     ("simulation", &["test", "-p", "amped", "--features", "sim", "--test", "sim"], &[]),

@@ -355,15 +355,25 @@ impl Pool {
         match self.spawn(class, number) {
             Ok(()) => Ok(()),
             Err(error) => {
-                // No thread to be had now (a limit, memory): those there are go on, and the next job tries again.
+                // No thread to be had now (a limit, memory): those there are go on, and the next job tries again. Where there is
+                // none, nobody would ever come for what waits, and who asks for the same file would wait for it too.
                 let mut queues = self.lock();
-                match class {
-                    Class::Urgent => queues.urgent_thread = false,
+                let is_alone = match class {
+                    Class::Urgent => {
+                        queues.urgent_thread = false;
+                        true
+                    }
                     _ => {
                         queues.threads -= 1;
                         queues.free.push(number);
+                        queues.threads == 0
                     }
-                }
+                };
+                let queue = if class == Class::Urgent { &mut queues.urgent } else { &mut queues.serve };
+                let orphans = if is_alone { std::mem::take(queue) } else { VecDeque::new() };
+                self.queued.store(queues.serve.len(), Relaxed);
+                drop(queues);
+                orphans.into_iter().for_each(|orphan| self.turn_away(orphan));
                 Err(error)
             }
         }

@@ -304,7 +304,7 @@ impl World {
         }
     }
 
-    fn server_closes(&mut self, at: usize) {
+    pub(super) fn server_closes(&mut self, at: usize) {
         let connection = &mut self.connections[at];
         let token = connection.token.take();
         let is_abrupt = connection.lingers_not || !connection.inbox.is_empty();

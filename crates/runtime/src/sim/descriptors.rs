@@ -26,8 +26,8 @@ pub(super) enum Thing {
 pub(super) struct Descriptors(BTreeMap<RawFd, (u64, Thing)>);
 
 impl Descriptors {
-    /// A descriptor for `thing`; EMFILE when there are `limit` already.
-    pub(super) fn give(&mut self, thing: Thing, limit: usize) -> io::Result<OwnedFd> {
+    /// A descriptor for `thing`, and what had its number before and is closed; EMFILE when there are `limit` already.
+    pub(super) fn give(&mut self, thing: Thing, limit: usize) -> io::Result<(OwnedFd, Option<Thing>)> {
         if self.0.len() >= limit {
             self.sweep();
             if self.0.len() >= limit {
@@ -36,8 +36,8 @@ impl Descriptors {
         }
         let fd = memfd_create("simulated", MemfdFlags::CLOEXEC)?;
         let inode = fstat(&fd)?.st_ino;
-        self.0.insert(fd.as_raw_fd(), (inode, thing));
-        Ok(fd)
+        let before = self.0.insert(fd.as_raw_fd(), (inode, thing));
+        Ok((fd, before.map(|(_, thing)| thing)))
     }
 
     /// What `fd`, which is open, stands for.

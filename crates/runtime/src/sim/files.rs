@@ -123,7 +123,7 @@ impl World {
     }
 
     pub(crate) fn root(&mut self) -> io::Result<std::os::fd::OwnedFd> {
-        self.descriptors.give(Thing::Root, usize::MAX)
+        self.give(Thing::Root, usize::MAX)
     }
 
     pub(crate) fn ability(&self) -> Ability {
@@ -177,7 +177,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         };
         let limit = self.faults.descriptors;
-        let fd = self.descriptors.give(Thing::File(inode), limit)?;
+        let fd = self.give(Thing::File(inode), limit)?;
         self.note("open", inode as u64, only_cached.into());
         Ok(fd.into())
     }
@@ -298,3 +298,42 @@ pub const MEDDLER: u32 = u32::MAX;
 const UNIT: u64 = 64 * 1024;
 /// Nanoseconds.
 const TICK: u64 = 4_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::super::Faults;
+    use super::*;
+
+    #[test]
+    fn names_have_a_history_and_open_files_keep_their_bytes() {
+        let mut world = World::new(3, Faults::none());
+        world.change(b"a", Change::Replace(Arc::from(*b"one")));
+        let cold = world.open_file(b"a", true).expect_err("nobody has asked for it yet");
+        assert_eq!(cold.kind(), io::ErrorKind::WouldBlock);
+        let file = world.open_file(b"a", false).expect("a file");
+        world.change(b"a", Change::Replace(Arc::from(*b"second")));
+        let mut memory = [0; 9];
+        assert_eq!(world.read_file(file.as_raw_fd(), &mut memory, 1).expect("bytes"), 2);
+        assert_eq!(&memory[..2], b"ne");
+        world.change(b"a", Change::Remove);
+        assert!(world.open_file(b"a", false).is_err());
+        let sizes: Vec<_> = world.history(b"a").iter().map(|version| version.bytes.as_ref().map(|b| b.len())).collect();
+        assert_eq!(sizes, [Some(3), Some(6), None]);
+        assert_eq!(world.loop_waits().len(), 3, "two opens and a read that no helper made");
+    }
+
+    #[test]
+    fn what_is_written_in_place_has_new_times_once_the_clock_has_ticked() {
+        let mut world = World::new(3, Faults::none());
+        world.change(b"a", Change::Replace(Arc::from(*b"one")));
+        let file = world.open_file(b"a", false).expect("a file");
+        let before = world.stat(file.as_raw_fd()).expect("facts").1;
+        world.now += 2 * TICK;
+        world.change(b"a", Change::Rewrite(Arc::from(*b"two")));
+        let after = world.stat(file.as_raw_fd()).expect("facts").1;
+        assert_eq!((before.size, before.identity), (after.size, after.identity));
+        assert_ne!(before.modified, after.modified);
+    }
+}

@@ -114,3 +114,30 @@ pub fn end_helpers() {
     let helpers = super::ask(|world| std::mem::take(&mut world.helpers));
     drop(helpers);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::super::{Faults, within};
+    use super::*;
+    use crate::disk::{Helpers, Refused};
+
+    /// Found by the first seeds: the job waited for a helper that nobody would ever start, and whoever asked for the same file
+    /// waited with it.
+    #[test]
+    fn a_job_is_refused_when_there_is_no_helper_and_none_can_be_started() {
+        let world = World::new(1, Faults { thread_error: 1_000_000, ..Faults::none() });
+        within(world, || {
+            let helpers = Helpers::new(4, 8);
+            for class in [Class::Serve, Class::Essential, Class::Urgent] {
+                let mut job = pin!(helpers.submit(class, || 1));
+                let outcome = job.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert_eq!(outcome, Poll::Ready(Err(Refused)), "{class:?}");
+            }
+            assert_eq!((helpers.stats().queued, helpers.stats().threads), (0, 0));
+        });
+    }
+}

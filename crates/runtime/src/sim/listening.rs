@@ -33,7 +33,7 @@ impl World {
     /// # Panics
     /// When there is no descriptor for it.
     pub fn listen(&mut self, limit: usize) -> OwnedFd {
-        let fd = self.descriptors.give(Thing::Listener, usize::MAX).expect("a descriptor of this process");
+        let fd = self.give(Thing::Listener, usize::MAX).expect("a descriptor of this process");
         let (token, is_asked, is_pending) = (None, false, false);
         self.listening = Some(Listening {
             fd: fd.as_raw_fd(),
@@ -96,15 +96,14 @@ impl World {
             self.note("no accept", error as u64, 0);
             return Err(io::Error::from_raw_os_error(error));
         }
-        let limit = self.faults.descriptors;
-        let Some(listening) = self.listening.as_mut().filter(|listening| listening.fd == fd) else {
+        let Some(listening) = self.listening.as_ref().filter(|listening| listening.fd == fd) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let Some(&connection) = listening.queue.front() else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        let socket = self.descriptors.give(Thing::Connection(connection), limit)?;
-        listening.queue.pop_front();
+        let socket = self.give(Thing::Connection(connection), self.faults.descriptors)?;
+        self.listening.as_mut().map(|listening| listening.queue.pop_front());
         self.fresh.push(socket.as_raw_fd());
         self.connections[connection].server = Server::Open;
         self.note("accept", connection as u64, 0);

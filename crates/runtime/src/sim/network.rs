@@ -108,3 +108,82 @@ impl World {
         self.at(time, Event::Segment(line.0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    use super::super::Faults;
+    use super::*;
+    use crate::buffer::SendQueue;
+
+    fn connected() -> (World, OwnedFd, Line, OwnedFd) {
+        let mut world = World::new(1, Faults::none());
+        let listener = world.listen(8);
+        let line = world.connect(0, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        world.settle();
+        let socket = world.accept(listener.as_raw_fd()).expect("a connection");
+        (world, listener, line, socket)
+    }
+
+    fn send(world: &mut World, socket: &OwnedFd, bytes: &[u8]) {
+        let mut queue = SendQueue::default();
+        queue.own().extend_from_slice(bytes);
+        assert_eq!(world.send(socket.as_raw_fd(), &mut queue).expect("room"), bytes.len());
+    }
+
+    #[test]
+    fn what_is_sent_arrives_and_then_the_end() {
+        let (mut world, _listener, line, socket) = connected();
+        world.write(line, b"question");
+        world.settle();
+        let mut memory = [0; 16];
+        assert_eq!(world.recv(socket.as_raw_fd(), &mut memory).expect("bytes"), 8);
+        assert_eq!(&memory[..8], b"question");
+        let empty = world.recv(socket.as_raw_fd(), &mut memory).expect_err("nothing more");
+        assert_eq!(empty.kind(), std::io::ErrorKind::WouldBlock);
+        send(&mut world, &socket, b"answer");
+        world.deregister(socket.as_raw_fd());
+        world.settle();
+        assert_eq!(world.read(line, 99), Received::Bytes(b"answer".into()));
+        assert_eq!(world.read(line, 99), Received::End);
+    }
+
+    #[test]
+    fn a_close_with_unread_bytes_takes_the_answer_with_it() {
+        let (mut world, _listener, line, socket) = connected();
+        world.write(line, b"question");
+        world.settle();
+        send(&mut world, &socket, b"answer");
+        world.deregister(socket.as_raw_fd());
+        world.settle();
+        assert_eq!(world.read(line, 99), Received::Reset);
+    }
+
+    #[test]
+    fn bytes_for_a_closed_socket_are_answered_with_a_reset() {
+        let (mut world, _listener, line, socket) = connected();
+        world.leave(line);
+        world.settle();
+        send(&mut world, &socket, b"answer");
+        world.settle();
+        let error = world.recv(socket.as_raw_fd(), &mut [0; 9]).expect_err("a reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(world.recv(socket.as_raw_fd(), &mut [0; 9]).expect("and an end from then on"), 0);
+    }
+
+    #[test]
+    fn a_forgotten_descriptor_is_found() {
+        let (mut world, listener, _, socket) = connected();
+        assert_eq!(world.open_descriptors(), (1, 0));
+        drop(socket);
+        assert_eq!(world.open_descriptors(), (0, 0));
+        let limit = 1;
+        world.faults().descriptors = limit;
+        world.connect(0, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        world.settle();
+        let error = world.accept(listener.as_raw_fd()).expect_err("the listener has the only one");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+    }
+}

@@ -1,6 +1,7 @@
 //! The state of a world, and the crowd that lives in it: whoever acts from outside the server, at times of its own.
 
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Instant;
 
 use super::connection::Connection;
@@ -142,6 +143,16 @@ impl World {
             self.note("stall", stall, 0);
             self.now += stall;
         }
+    }
+
+    /// A descriptor for `thing`.
+    pub(super) fn give(&mut self, thing: Thing, limit: usize) -> io::Result<OwnedFd> {
+        self.look_for_closed();
+        let (fd, before) = self.descriptors.give(thing, limit)?;
+        if let Some(Thing::Connection(connection)) = before {
+            self.server_closes(connection);
+        }
+        Ok(fd)
     }
 
     /// Descriptors that are open: connections, files.

@@ -162,7 +162,10 @@ impl Future for Later {
         if let Some(outcome) = &*self.fetch.outcome.borrow() {
             return Poll::Ready(match (outcome, &self.fallback) {
                 // The queue was full: what memory holds is better than a refusal.
-                (Err(Refused), Some(fallback)) => Ok(Arc::clone(&fallback.entry)),
+                (Err(Refused), Some(fallback)) => {
+                    fallback.counters.stale.add(1);
+                    Ok(Arc::clone(&fallback.entry))
+                }
                 (outcome, _) => outcome.clone(),
             });
         }
