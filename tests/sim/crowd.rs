@@ -11,7 +11,7 @@ use amped_runtime::disk::Stats;
 use amped_runtime::sim::{self, Faults, MEDDLER, World};
 
 use crate::client::Client;
-use crate::model::{Excuses, Model};
+use crate::model::Model;
 use crate::scenario::{SECOND, Scenario, probe};
 use crate::site::Site;
 
@@ -149,7 +149,7 @@ impl Crowd {
         }
         if self.is_healed && !self.has_probed && now >= self.heals_at + RECOVERY {
             self.has_probed = true;
-            self.model.excuses = Excuses { limits: self.model.excuses.limits, ..Excuses::default() };
+            self.model.recovered = now;
             // Where hardly a job may wait, two at once are too many.
             let count = if shared.plan.helper_queue < 64 { 1 } else { 3 };
             for _ in 0..count {

@@ -48,12 +48,14 @@ pub struct Excuses {
 #[derive(Debug, Default)]
 pub struct Model {
     pub excuses: Excuses,
+    /// From when on nothing is excused any more.
+    pub recovered: u64,
     /// Nanoseconds for which memory is trusted.
     pub revalidate: u64,
     /// Nanoseconds of a turn that the clock of the loop may lag behind.
     pub slack: u64,
     /// What each strong entity tag of a file has stood for.
-    tags: HashMap<(usize, String), Vec<u8>>,
+    tags: HashMap<(usize, String), Arc<[u8]>>,
     pub counters: Option<Arc<Counters>>,
     /// Answers by status, for the report.
     pub answers: std::collections::BTreeMap<u16, u64>,
@@ -61,7 +63,7 @@ pub struct Model {
 
 impl Model {
     pub fn new(excuses: Excuses, revalidate: u64, slack: u64) -> Self {
-        Self { excuses, revalidate, slack, ..Self::default() }
+        Self { excuses, recovered: u64::MAX, revalidate, slack, ..Self::default() }
     }
 
     /// How often memory has answered for a disk that was late.
@@ -79,19 +81,21 @@ impl Model {
         if asked.says_close && !answer.closes {
             return wrong("the connection goes on although it was to end");
         }
+        let is_recovered = asked.at >= self.recovered;
+        let disk_errors = self.excuses.disk_errors && !is_recovered;
         let closes_at_fault = answer.closes && answer.status >= 400;
         match (asked.what, answer.status) {
-            (_, 503) if self.excuses.overload || self.excuses.disk_errors => return Ok(()),
+            (_, 503) if (self.excuses.overload && !is_recovered) || disk_errors => return Ok(()),
             (_, 429) if self.excuses.limits => return Ok(()),
             // A head that took too long, or of which the end never came.
             (_, 408) if closes_at_fault => return Ok(()),
             (What::Garbage, 400..=505) => return Ok(()),
             (What::Method, 405 | 413 | 501) => return Ok(()),
-            (What::File, 500) if self.excuses.disk_errors => return Ok(()),
+            (What::File, 500) if disk_errors => return Ok(()),
             (What::File, 200 | 206 | 403 | 404 | 416) => {}
             _ => return wrong("not an answer to this"),
         }
-        let window = match self.excuses.disk_errors || self.stale() != asked.stale {
+        let window = match disk_errors || self.stale() != asked.stale {
             true => MINUTE + self.revalidate,
             false => self.revalidate + self.slack,
         };
@@ -134,8 +138,8 @@ impl Model {
         if let Some(tag) =
             answer.etag.as_ref().filter(|tag| !tag.starts_with("W/") && answer.status == 200 && !asked.head_only)
         {
-            let bytes = self.tags.entry((asked.name, tag.clone())).or_insert_with(|| version.to_vec());
-            if **bytes != **version {
+            let bytes = self.tags.entry((asked.name, tag.clone())).or_insert_with(|| Arc::clone(version));
+            if bytes != version {
                 return wrong("one entity tag stands for two versions");
             }
         }

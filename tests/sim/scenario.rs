@@ -48,7 +48,7 @@ impl Scenario {
         let excuses = Excuses { disk_errors, overload: !is_calm, limits: plan.clients.is_set() };
         let count = match random.below(100) {
             0..=74 => random.between(1, 40),
-            75..=95 => random.between(40, 200),
+            75..=97 => random.between(40, 200),
             _ => random.between(200, 1500),
         };
         let clients = (0..count).map(|number| {
@@ -58,7 +58,7 @@ impl Scenario {
         });
         let clients = clients.collect();
         let files = (random.between(1, 12), random.below(4), random.chance(100_000));
-        let change_every = if random.chance(600_000) { random.between(5, 2000) * MILLI } else { 0 };
+        let change_every = if random.chance(600_000) { random.pick(&[5, 100, 100, 1000]) * MILLI } else { 0 };
         let drain_after = random.chance(400_000).then(|| random.between(storm / 10, storm));
         let backlog = if is_calm || random.chance(700_000) { 4096 } else { random.between(1, 64) as usize };
         Self { plan, faults, place, backlog, excuses, clients, files, change_every, storm, drain_after }
@@ -122,7 +122,7 @@ fn stormy(random: &mut Random) -> Faults {
     faults.open_shortage = some(150_000);
     faults.open_error = some(200_000);
     faults.read_error = some(200_000);
-    faults.race = some(300_000);
+    faults.race = some(300_000).min(50_000);
     faults.evict = some(400_000);
     faults.hang = some(150_000) / 4;
     faults.thread_error = some(150_000) * 3;

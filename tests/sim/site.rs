@@ -65,12 +65,15 @@ impl Site {
         let size = self.names[at].size;
         // Sometimes of the same size, so that only its times tell a version from another.
         let size = if random.chance(300_000) { size } else { random.between(size / 2, size) };
-        let stamp = self.versions.to_le_bytes();
         let mut noise = Random::new(self.versions);
-        let word = noise.next().to_le_bytes();
-        (0..size as usize)
-            .map(|place| if place % 16 < 8 { stamp[place % 8] } else { word[place % 8] ^ (place >> 4) as u8 })
-            .collect()
+        let (stamp, word) = (self.versions.to_le_bytes(), noise.next());
+        let mut bytes = Vec::with_capacity(size as usize + 16);
+        for place in 0..size.div_ceil(16) {
+            bytes.extend_from_slice(&stamp);
+            bytes.extend_from_slice(&(word ^ place).to_le_bytes());
+        }
+        bytes.truncate(size as usize);
+        bytes.into()
     }
 
     /// Somebody changes something.

@@ -247,11 +247,16 @@ impl World {
         match self.descriptors.get(fd) {
             Some(Thing::Listener) => self.arm_listener(token),
             Some(Thing::Connection(at)) => {
+                let by_edge = self.by_edge;
                 let connection = &mut self.connections[at];
+                // An edge that is asked for already comes when it comes; a new request is answered at once (epoll_ctl(2)).
+                let is_new = connection.token.is_none() || connection.asked.only(interest) != interest;
                 connection.token = Some(token);
                 connection.asked.set(interest);
-                connection.asked_for_end = self.by_edge || !knows_end;
-                self.touch(at);
+                connection.asked_for_end = by_edge || !knows_end;
+                if is_new || !by_edge {
+                    self.touch(at);
+                }
             }
             // The inbox: no other thread is here to leave something in it.
             _ => {}
