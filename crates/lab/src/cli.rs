@@ -101,6 +101,9 @@ pub struct Arguments {
     /// GET or HEAD
     #[arg(long, value_name = "METHOD", default_value = "GET", ignore_case = true, help_heading = "What to ask")]
     pub method: Method,
+    /// Send a body of so many bytes with each request
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What to ask")]
+    pub body: Option<usize>,
     /// One more field, 'Name: value'; may be repeated
     #[arg(long, value_name = "FIELD", help_heading = "What to ask")]
     pub header: Vec<String>,

@@ -318,12 +318,15 @@ impl Client {
             };
             self.load.count(self.role, |tally| {
                 tally.counts.answer(answer.status, answer.body);
-                tally.latency.record(now.saturating_duration_since(request.intended));
-                if let Some(service) = &mut tally.service {
-                    service.record(now.saturating_duration_since(request.sent));
-                }
+                let from_sending = now.saturating_duration_since(request.sent);
                 if is_wrong {
                     tally.counts.errors.add(Failure::Status, 1);
+                    tally.refused.record(from_sending);
+                    return;
+                }
+                tally.latency.record(now.saturating_duration_since(request.intended));
+                if let Some(service) = &mut tally.service {
+                    service.record(from_sending);
                 }
             });
         }
