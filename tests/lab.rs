@@ -247,6 +247,16 @@ fn a_slow_sender_sends_a_byte_at_a_time() {
 }
 
 #[test]
+fn a_slow_body_comes_after_a_head_at_once() {
+    let (_server, _folder, url) = page(Driver::EpollEdge);
+    let report = report(&mut lab(&[&url, "-c", "2", "-n", "2", "--trickle", "50ms", "--body", "10"]));
+    let times = [number(&report, "/latency_ms/min"), number(&report, "/latency_ms/max")];
+    // The server may answer before the body has come; with a byte of the head each time it would be two seconds at least.
+    assert!(times[1] < 2000.0, "{times:?}");
+    assert_eq!((count(&report, "/statuses/200"), number(&report, "/bytes/sent") > 20.0), (2, true), "{report}");
+}
+
+#[test]
 fn bodies_are_sent_whole() {
     let (_server, _folder, url) = page(Driver::EpollEdge);
     let report = report(&mut lab(&[&url, "-c", "2", "-n", "10", "--body", "2KiB"]));
