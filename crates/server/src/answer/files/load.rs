@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amped_runtime::disk::{FileKind, Held, Root, Stamp, pause, read_at, read_now, stamp};
+use amped_runtime::disk::{FileKind, Held, Root, Stamp, pause, read_at, read_now, read_resident, stamp};
 use amped_runtime::wall_time;
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
@@ -22,8 +22,13 @@ use crate::route::RouteId;
 /// Whether a reading may wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Only what is in memory: on the loop.
+    /// Only what is in memory: on the loop. What is not, the kernel begins to read.
     NoWait,
+    /// Likewise, but the kernel begins nothing: while the disk has work. Where it does not tell what it has, `or_try` decides.
+    Resident {
+        /// Whether to try without knowing.
+        or_try: bool,
+    },
     /// Whatever it takes: in a helper.
     Wait,
 }
@@ -103,16 +108,19 @@ impl Errand {
         Self { plan: Arc::clone(plan), root: Arc::clone(root), id, path: path.into(), strip }
     }
 
-    /// Reads it, whatever it takes.
+    /// Reads it, whatever it takes. `known` is what memory answers with until this is over.
     pub fn run(&self, known: Option<&Entry>) -> Loaded {
         let Self { plan, root, id, path, strip } = self;
         let target = Target { plan, root, id: *id, path, strip: *strip };
         let manner = Manner { reading: Reading::Wait, passing: None };
         let load = || target.load(manner, known).expect("a reading that may wait has a result");
-        // The loop makes room by ending idle connections; a helper has the time to wait for that.
+        // The loop makes room by ending idle connections; a helper has the time to wait for that, and for a file that changes too
+        // fast to be read. What memory knows it goes on saying, so nobody needs to wait.
         for _ in 0..MAX_SHORTAGES {
             match load() {
-                Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)) => pause(SHORTAGE_PAUSE),
+                Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)) if known.is_none() => {
+                    pause(SHORTAGE_PAUSE);
+                }
                 loaded => return loaded,
             }
         }
@@ -127,7 +135,7 @@ impl Target<'_> {
             match self.attempt(manner, known) {
                 Ok(Some(loaded)) => return Some(loaded),
                 Ok(None) => {}
-                Err(error) if manner.reading == Reading::NoWait && may_pass(&error) => return None,
+                Err(error) if manner.reading != Reading::Wait && may_pass(&error, known) => return None,
                 Err(error) => return Some(refusal(&error, known)),
             }
         }
@@ -176,7 +184,7 @@ impl Target<'_> {
 
     fn open(&self, reading: Reading, path: &[u8]) -> io::Result<File> {
         match reading {
-            Reading::NoWait => self.root.open_now(path),
+            Reading::NoWait | Reading::Resident { .. } => self.root.open_now(path),
             Reading::Wait => self.root.open_file(path),
         }
     }
@@ -240,10 +248,11 @@ impl Target<'_> {
     fn read_body(&self, reading: Reading, file: &File, memory: &mut [u8]) -> io::Result<bool> {
         let read = match reading {
             Reading::NoWait => read_now(self.root.mount(), file, memory, 0)?,
+            Reading::Resident { or_try } => read_resident(self.root.mount(), file, memory, 0, or_try)?,
             Reading::Wait => read_at(file, memory, 0)?,
         };
         // A short no-wait read means that the rest is on the disk; some kernels even say 0 (Linux 5.9, 5.10).
-        if read < memory.len() && reading == Reading::NoWait {
+        if read < memory.len() && reading != Reading::Wait {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(read == memory.len())
@@ -314,9 +323,9 @@ fn status_of(error: &io::Error) -> Option<Status> {
     }
 }
 
-/// What a helper may do better, since it can wait.
-fn may_pass(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || is_shortage(error)
+/// What a helper may do better, since it can wait: for the disk always, for descriptors when memory knows no answer.
+fn may_pass(error: &io::Error, known: Option<&Entry>) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || known.is_none() && is_shortage(error)
 }
 
 /// Out of descriptors or memory: the machine's trouble, and it passes.
