@@ -55,7 +55,7 @@ impl sim::Crowd for Town {
 impl Crowd {
     pub fn new(world: &mut World, scenario: &mut Scenario) -> Self {
         let (small, large, huge) = scenario.files;
-        let site = Site::new(world, small, large, huge, scenario.change_every);
+        let site = Site::new(world, small, large, huge, scenario.change_every, scenario.is_calm);
         let now = world.now();
         let mut clients = Vec::new();
         for (number, (after, client)) in (0u32..).zip(scenario.clients.drain(..)) {

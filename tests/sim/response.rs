@@ -38,6 +38,8 @@ pub fn take(input: &mut Vec<u8>, head_only: bool) -> Result<Option<Response>, St
         None if status == 304 || status == 204 => 0,
         None => return Err(format!("no Content-Length: {}", shown(input))),
     };
+    // Who refuses a head before its end does not know that it was a HEAD.
+    let head_only = head_only && status != 408;
     let body = if head_only || status == 304 || status == 204 { 0 } else { length as usize };
     if input.len() < end + body {
         return Ok(None);

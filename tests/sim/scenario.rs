@@ -15,6 +15,8 @@ use crate::model::Excuses;
 
 #[derive(Debug)]
 pub struct Scenario {
+    /// Polite clients, no fault.
+    pub is_calm: bool,
     pub plan: Plan,
     pub faults: Faults,
     pub place: Place,
@@ -61,7 +63,7 @@ impl Scenario {
         let change_every = if random.chance(600_000) { random.pick(&[5, 100, 100, 1000]) * MILLI } else { 0 };
         let drain_after = random.chance(400_000).then(|| random.between(storm / 10, storm));
         let backlog = if is_calm || random.chance(700_000) { 4096 } else { random.between(1, 64) as usize };
-        Self { plan, faults, place, backlog, excuses, clients, files, change_every, storm, drain_after }
+        Self { is_calm, plan, faults, place, backlog, excuses, clients, files, change_every, storm, drain_after }
     }
 
     /// Nothing goes wrong any more.

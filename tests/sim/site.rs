@@ -11,6 +11,8 @@ pub struct Site {
     /// How often something changes, in nanoseconds; 0: never.
     pub change_every: u64,
     versions: u64,
+    /// Files are replaced as they should be, and never written in place: whoever is downloading one keeps it.
+    is_gentle: bool,
 }
 
 /// One name.
@@ -26,8 +28,8 @@ pub struct Name {
 
 impl Site {
     /// Names of a seed; the files are made in `world`.
-    pub fn new(world: &mut World, small: u64, large: u64, huge: bool, change_every: u64) -> Self {
-        let mut site = Self { names: Vec::new(), change_every, versions: 0 };
+    pub fn new(world: &mut World, small: u64, large: u64, huge: bool, change_every: u64, is_gentle: bool) -> Self {
+        let mut site = Self { names: Vec::new(), change_every, versions: 0, is_gentle };
         for number in 0..small {
             let size = world.random().pick(&[0, 1, 100, 1000, 1400, 4000, 16_000]);
             site.name(format!("/small/{number}.html"), size);
@@ -66,7 +68,7 @@ impl Site {
         // Sometimes of the same size, so that only its times tell a version from another.
         let size = if random.chance(300_000) { size } else { random.between(size / 2, size) };
         let mut noise = Random::new(self.versions);
-        let (stamp, word) = (self.versions.to_le_bytes(), noise.next());
+        let (stamp, word) = (self.versions.to_le_bytes(), noise.draw());
         let mut bytes = Vec::with_capacity(size as usize + 16);
         for place in 0..size.div_ceil(16) {
             bytes.extend_from_slice(&stamp);
@@ -80,7 +82,8 @@ impl Site {
     pub fn change(&mut self, world: &mut World) {
         let at = world.random().below(self.names.len() as u64) as usize;
         let bytes = self.bytes(world.random(), at);
-        let change = match world.random().below(10) {
+        let how = if self.is_gentle { 0 } else { world.random().below(10) };
+        let change = match how {
             0..=4 => Change::Replace(bytes),
             // Larger files are written anew with another size: what is written in place within the same tick of the file
             // system's clock, and with the same size, cannot be told from what was there.

@@ -288,7 +288,7 @@ impl World {
 
     fn evict(&mut self, at: usize) {
         if self.random.chance(self.faults.evict) {
-            self.files.inodes[at].resident &= self.random.next() & self.random.next();
+            self.files.inodes[at].resident &= self.random.draw() & self.random.draw();
         }
     }
 }

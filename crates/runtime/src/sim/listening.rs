@@ -103,7 +103,9 @@ impl World {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let socket = self.give(Thing::Connection(connection), self.faults.descriptors)?;
-        self.listening.as_mut().map(|listening| listening.queue.pop_front());
+        if let Some(listening) = &mut self.listening {
+            listening.queue.pop_front();
+        }
         self.fresh.push(socket.as_raw_fd());
         self.connections[connection].server = Server::Open;
         self.note("accept", connection as u64, 0);

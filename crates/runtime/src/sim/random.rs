@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.0;
         let result = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
         let shifted = *b << 17;
@@ -34,7 +34,7 @@ impl Random {
     /// A number below `bound`, which is at least 1.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The high half of a product: the bias is below 2^-32 for any bound used here.
-        ((u128::from(self.next()) * u128::from(bound.max(1))) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(bound.max(1))) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.
@@ -60,9 +60,9 @@ mod tests {
     #[test]
     fn a_seed_is_a_sequence_and_numbers_keep_their_bounds() {
         let (mut one, mut same, mut other) = (Random::new(7), Random::new(7), Random::new(8));
-        let numbers: Vec<u64> = (0..100).map(|_| one.next()).collect();
-        assert!(numbers.iter().all(|number| *number == same.next()));
-        assert!(numbers.iter().any(|number| *number != other.next()));
+        let numbers: Vec<u64> = (0..100).map(|_| one.draw()).collect();
+        assert!(numbers.iter().all(|number| *number == same.draw()));
+        assert!(numbers.iter().any(|number| *number != other.draw()));
         let mut seen = [0; 5];
         (0..5000).for_each(|_| seen[one.between(2, 6) as usize - 2] += 1);
         assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");

@@ -56,7 +56,7 @@ impl World {
     /// The world of a seed, with nothing in it.
     pub fn new(seed: u64, faults: Faults) -> Self {
         let mut random = Random::new(seed);
-        let (by_edge, boundary) = (random.chance(500_000), random.next());
+        let (by_edge, boundary) = (random.chance(500_000), random.draw());
         // Now and then a machine whose loops have run for 49 days, and whose short ticks are about to wrap.
         let now = if random.chance(100_000) { ((1 << 32) - random.below(20_000)) * (SECOND / 1000) } else { SECOND };
         Self {
