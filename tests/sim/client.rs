@@ -164,7 +164,7 @@ impl Client {
                         world.call_at(self.next_read, who);
                     }
                 }
-                end => return self.ended(world, line, &end),
+                end => return self.ended(world, line, &end, model),
             }
         }
     }
@@ -210,9 +210,11 @@ impl Client {
     }
 
     /// The server has ended the connection.
-    fn ended(&mut self, world: &mut World, line: Line, how: &Received) -> Result<(), String> {
+    fn ended(&mut self, world: &mut World, line: Line, how: &Received, model: &Model) -> Result<(), String> {
         let is_owed = !self.outstanding.is_empty() || !self.input.is_empty();
-        if self.manner.is_strict && is_owed {
+        // A connection that idles when the server is stopped may end while a request is on its way.
+        let is_stopped = model.is_stopped && self.input.is_empty();
+        if self.manner.is_strict && is_owed && !is_stopped {
             return Err(format!("{how:?} where all is well: {}", self.describe()));
         }
         world.leave(line);

@@ -164,6 +164,7 @@ impl Crowd {
                 self.look_at_quiet(world, &shared);
             }
             world.note("drain", 0, 0);
+            self.model.is_stopped = true;
             shared.seats[0].drain();
         }
         for at in 0..self.clients.len() {

@@ -48,6 +48,8 @@ pub struct Excuses {
 #[derive(Debug, Default)]
 pub struct Model {
     pub excuses: Excuses,
+    /// The server has been told to finish.
+    pub is_stopped: bool,
     /// From when on nothing is excused any more.
     pub recovered: u64,
     /// Nanoseconds for which memory is trusted.
