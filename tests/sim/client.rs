@@ -177,6 +177,12 @@ impl Client {
             // A head that is not whole may be answered too.
             let early =
                 self.unsent.get(self.answered_early).map(|(_, asked)| Asked { at: world.now(), ..asked.clone() });
+            if early.is_none() && self.outstanding.is_empty() && self.is_silent && self.input.starts_with(LATE) {
+                // It broke off in the middle of a head, and is told so.
+                self.was_told = true;
+                self.input.clear();
+                return Ok(());
+            }
             let Some(asked) = self.outstanding.front().cloned().or(early) else {
                 return Err(format!("an answer that nobody asked for: {}", String::from_utf8_lossy(&self.input)));
             };
@@ -333,6 +339,7 @@ fn request(random: &mut Random, site: &Site, manner: &Manner, says_close: bool) 
     (format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{close}{range}\r\n").into_bytes(), asked)
 }
 
+const LATE: &[u8] = b"HTTP/1.1 408 ";
 const GARBAGE: &[&str] = &[
     "\r\nGET\r\n\r\n",
     "GET / HTTP/1.1\r\n\r\n",

@@ -67,7 +67,14 @@ impl Crowd {
         let slack = 50_000_000 + if faults.stall > 0 { 20 * faults.stall_time } else { 0 };
         let model = Model::new(scenario.excuses.clone(), scenario.plan.revalidate.as_nanos() as u64, slack);
         let is_long = faults.hang > 0 || faults.descriptors < 4096 || faults.memory > 100_000;
-        let patience = if is_long { 90 * SECOND } else { 30 * SECOND };
+        // Where the loop itself waits for the disk, everybody waits with it.
+        let patience = if scenario.plan.disk == DiskMode::Inline {
+            u64::MAX
+        } else if is_long {
+            90 * SECOND
+        } else {
+            30 * SECOND
+        };
         let heals_at = now + scenario.storm;
         Self {
             clients,
@@ -151,7 +158,8 @@ impl Crowd {
             self.has_probed = true;
             self.model.recovered = now;
             // Where hardly a job may wait, two at once are too many.
-            let count = if shared.plan.helper_queue < 64 { 1 } else { 3 };
+            let is_narrow = shared.plan.helper_queue < 64 || shared.max_connections < 60 || self.model.excuses.limits;
+            let count = if is_narrow { 1 } else { 3 };
             for _ in 0..count {
                 let client = probe(world.random(), count);
                 world.call_at(now, self.clients.len() as u32);

@@ -35,7 +35,7 @@ fn seeds() {
                 if seed >= to {
                     return outcomes;
                 }
-                if seed % 1000 == 0 && seed > from {
+                if seed.is_multiple_of(1000) && seed > from {
                     eprintln!("seed {seed}, {:.0} s", began.elapsed().as_secs_f64());
                 }
                 let outcome = alone(seed, false);

@@ -42,6 +42,8 @@ pub(super) struct Files {
     /// What the loop asked for that may wait for the disk.
     waits: Vec<String>,
     pub place: Option<Place>,
+    /// Pages have been forgotten.
+    has_evicted: bool,
     /// A helper is at work, and may wait.
     pub in_helper: bool,
 }
@@ -256,7 +258,7 @@ impl World {
         self.read_error()?;
         let at = self.inode(fd)?;
         // What has been evicted since somebody looked is nobody's fault.
-        if self.faults.evict == 0 && !self.is_in_memory(at, offset, length) {
+        if !self.files.has_evicted && !self.is_in_memory(at, offset, length) {
             self.may_wait("sendfile of a cold window");
         }
         let mut bytes = vec![0; length];
@@ -288,6 +290,7 @@ impl World {
 
     fn evict(&mut self, at: usize) {
         if self.random.chance(self.faults.evict) {
+            self.files.has_evicted = true;
             self.files.inodes[at].resident &= self.random.draw() & self.random.draw();
         }
     }
