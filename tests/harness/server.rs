@@ -120,6 +120,8 @@ impl Server {
             fs::write(&file, format!("admin = \"{admin}\"\n{how}")).expect("own folder");
             command.arg("run").arg("-c").arg(file);
         }
+        // What is looked at in /proc is the process that was started; tests/supervise.rs has one with a supervisor.
+        command.arg("--no-supervisor");
         let mut server = Self::spawn(command, folder);
         server.wait_until_ready();
         let line = server.startup_line();

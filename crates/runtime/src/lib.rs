@@ -11,12 +11,15 @@
 //! alarm      a wait that is exact to microseconds                meter     how long turns take
 //! descriptors  their table has its final size from the start
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
+//! channel    messages and descriptors between processes          stack     what a stuck thread is doing
 //! ```
 
+pub mod channel;
 pub mod disk;
 pub mod driver;
 pub mod net;
 pub mod process;
+pub mod stack;
 
 mod alarm;
 mod buffer;

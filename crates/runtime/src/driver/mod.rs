@@ -188,6 +188,16 @@ impl Driver {
         self.sources.insert(source)
     }
 
+    /// A listener takes what has come, and no more: `accept` gives that, and then fails with `NotConnected`.
+    pub(crate) fn stop_accepting(&mut self, token: Token) {
+        let Some(source) = self.sources.get_mut(token) else { return };
+        source.flags.set(Flags::LAST);
+        if let Engine::Uring(uring) = &mut self.engine {
+            uring.stop_accepting(source, token);
+        }
+        source.wake_reader();
+    }
+
     /// The owner lets go. The descriptor is closed at once, or after its last completion.
     pub(crate) fn close(&mut self, token: Token) {
         let Some(source) = self.sources.get_mut(token) else { return };

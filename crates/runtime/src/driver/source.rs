@@ -81,7 +81,8 @@ impl Flags {
     pub(crate) const CLOSING: Self = Self(1 << 7);
     /// A listener: what arrives are connections.
     pub(crate) const LISTENER: Self = Self(1 << 8);
-
+    /// A listener that takes what has come and then no more.
+    pub(crate) const LAST: Self = Self(1 << 10);
     /// Nothing is under way: waits for whatever comes next.
     pub(crate) const IDLE: Self = Self(1 << 9);
 

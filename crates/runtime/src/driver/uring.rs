@@ -18,7 +18,7 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffer_ring::{BufferRing, GROUP, RingChunk};
-use super::readiness::recv_now;
+use super::readiness::{accept_last, recv_now};
 use super::sending::Sending;
 use super::slots::{GENERATION_BITS, Slots, Token};
 use super::source::{Flags, Source, wait};
@@ -136,12 +136,14 @@ impl Uring {
         token: Token,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<OwnedFd>> {
-        let waiting = source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front());
-        if let Some(connection) = waiting {
+        if let Some(connection) = source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front()) {
             return Poll::Ready(Ok(connection));
         }
         if let Some(error) = take_error(source) {
             return Poll::Ready(Err(error));
+        }
+        if source.flags.has(Flags::LAST) && !source.traffic.armed {
+            return Poll::Ready(accept_last(source));
         }
         if !source.traffic.armed {
             let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -342,6 +344,13 @@ impl Uring {
 
     /// The owner has let go. Says whether the source may be dropped now; otherwise its operations are cancelled and the last
     /// completion will drop it.
+    /// Ends a listener's multishot accept; what it has brought until its last completion is kept.
+    pub(crate) fn stop_accepting(&mut self, source: &mut Source, token: Token) {
+        let cancel = opcode::AsyncCancel::new(user_data(Kind::Accept, token)).build();
+        // Without room for it nobody waits for the accept any more, and what it brings later is lost with the close.
+        source.traffic.armed &= self.push(cancel.user_data(user_data(Kind::Cancel, PROOF))).is_ok();
+    }
+
     pub(crate) fn close(&mut self, source: &mut Source, token: Token) -> bool {
         source.flags.set(Flags::CLOSING);
         source.traffic.first = None;

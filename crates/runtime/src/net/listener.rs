@@ -79,10 +79,24 @@ impl Listener {
         self.address
     }
 
+    /// Takes what has come by now, and no more. Whoever holds the same socket takes the rest; closed everywhere, it resets them.
+    pub fn stop(&self) {
+        self.runtime.driver().stop_accepting(self.token);
+    }
+
+    /// Gives a listening socket that was made elsewhere (socket activation) what `bind` gives its own.
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn adopt(socket: &OwnedFd) -> io::Result<()> {
+        socket::pass_on(socket.as_fd())
+    }
+
     /// The next connection's socket, which may be given to another worker.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOBUFS, ENOMEM: wait and try again; the connection stays queued. Nothing else is expected.
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM: wait and try again; the connection stays queued. `NotConnected` after `stop`, when nothing
+    /// is queued any more.
     pub async fn accept(&self) -> io::Result<OwnedFd> {
         std::future::poll_fn(|context| self.poll_accept(context)).await
     }

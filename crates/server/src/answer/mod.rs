@@ -74,6 +74,8 @@ impl Answers {
                 ));
             }
         };
+        #[cfg(debug_assertions)]
+        crate::observe::fault::strike(path.as_bytes());
         let Some(id) = self.router.find(request.host, path.as_bytes()) else {
             return Answer::Ready(self.error_pages.reply(self.router.site(request.host), Status::NOT_FOUND));
         };

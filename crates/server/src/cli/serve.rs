@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use super::run::serve_until_told;
+use super::run::Manner;
 use crate::config::architecture::Wish;
 use crate::config::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat};
 use crate::config::{Plan, check_folder, parse_listen, parse_size};
+use crate::supervise::Source;
 
 /// Serve a folder over HTTP/1.1.
 ///
@@ -47,9 +48,8 @@ pub struct Serve {
     /// Where to answer GET /status with the server's numbers [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
     admin: Option<String>,
-    /// Serve in this very process, as containers expect it
-    #[arg(long)]
-    no_supervisor: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 impl Serve {
@@ -65,7 +65,7 @@ impl Serve {
         plan.cache_bytes = self.cache;
         plan.access_log = AccessLog::from_word(&self.access_log, LogFormat::Combined);
         plan.admin = self.admin;
-        serve_until_told(plan)
+        self.manner.serve(Source::Arguments(Box::new(plan)))
     }
 }
 

@@ -188,9 +188,9 @@ impl Busy {
         let limit = context.limits().max_body;
         let too_large = matches!(request.framing, Framing::Length(length) if length > limit);
         let answer = if too_large {
-            Answer::Ready(context.answers.refuse(Status::CONTENT_TOO_LARGE, "the body is larger than allowed"))
+            Answer::Ready(context.answers().refuse(Status::CONTENT_TOO_LARGE, "the body is larger than allowed"))
         } else {
-            context.answers.answer(request)
+            context.answers().answer(request)
         };
         // Whoever waits for 100 (Continue) has its answer instead, and may or may not send the body then: nobody could tell
         // where the next request begins.
@@ -235,7 +235,7 @@ impl Busy {
 
     fn refuse(&mut self, context: &Context, stream: &Stream, reject: Reject) {
         context.counters.refused_requests.add(1);
-        let reply = context.answers.refuse(reject.status, reject.reason);
+        let reply = context.answers().refuse(reject.status, reject.reason);
         let asked = context.log.as_ref().map(|_| Box::new(Asked::nothing(peer(stream))));
         self.items.push_back(Item::new(Answer::Ready(reply), Manner::last(), asked));
         self.ending = Ending::Linger;

@@ -149,7 +149,7 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         }
         let mut manner = Manner::of(&request);
         manner.keep_alive &= !context.is_draining();
-        match context.answers.answer(&request) {
+        match context.answers().answer(&request) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);
                 if let Some(log) = &context.log {

@@ -5,7 +5,7 @@ mod encode;
 pub mod h1;
 mod linger;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,8 +23,9 @@ use crate::observe::counters::Counters;
 /// What all conversations of a worker share.
 #[derive(Debug)]
 pub struct Context {
-    /// Who answers.
-    pub answers: Rc<Answers>,
+    runtime: Rc<Runtime>,
+    /// Who answers, by the plan of the day: a reload exchanges it between two requests.
+    answers: RefCell<Rc<Answers>>,
     /// Who waits for the disk.
     pub helpers: Helpers,
     /// Where it is counted.
@@ -42,7 +43,8 @@ impl Context {
     /// A worker's context.
     pub fn new(answers: Rc<Answers>, helpers: Helpers, counters: Arc<Counters>, log: Option<Log>) -> Rc<Self> {
         Rc::new(Self {
-            answers,
+            runtime: Rc::clone(answers.runtime()),
+            answers: RefCell::new(answers),
             helpers,
             counters,
             log,
@@ -55,16 +57,26 @@ impl Context {
 
     /// The worker's loop.
     pub fn runtime(&self) -> &Rc<Runtime> {
-        self.answers.runtime()
+        &self.runtime
     }
 
-    /// Timeouts and bounds.
-    pub fn limits(&self) -> &Limits {
-        &self.answers.plan().limits
+    /// Who answers a request that comes now.
+    pub fn answers(&self) -> Ref<'_, Rc<Answers>> {
+        self.answers.borrow()
+    }
+
+    /// Has requests from now on answered by another plan; those under way end by the one they began with.
+    pub fn exchange(&self, answers: Rc<Answers>) {
+        drop(self.answers.replace(answers));
+    }
+
+    /// Timeouts and bounds. Not to be kept: a reload may come in any wait.
+    pub fn limits(&self) -> Ref<'_, Limits> {
+        Ref::map(self.answers.borrow(), |answers| &answers.plan().limits)
     }
 
     fn disk(&self) -> DiskMode {
-        self.answers.plan().disk
+        self.answers.borrow().plan().disk
     }
 
     /// From now on every answer is its connection's last, and idle connections end at once.

@@ -31,12 +31,13 @@ pub struct Reception {
     pub max_connections: usize,
 }
 
-/// Accepts connections until the task is dropped.
-pub async fn receive(listener: Listener, context: Rc<Context>, reception: Rc<Reception>) {
+/// Accepts connections until the listener is stopped, those that had come by then included.
+pub async fn receive(listener: Rc<Listener>, context: Rc<Context>, reception: Rc<Reception>) {
     loop {
         for _ in 0..BURST {
             match listener.accept().await {
                 Ok(socket) => admit(socket, &context, &reception),
+                Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return,
                 Err(_) => lack(&context).await,
             }
         }
@@ -46,7 +47,7 @@ pub async fn receive(listener: Listener, context: Rc<Context>, reception: Rc<Rec
 
 /// Accepts a connection, waits until it is over, and accepts the next, until the task is dropped; a connection that is being
 /// served then goes on.
-pub async fn receive_one_by_one(listeners: Vec<Listener>, context: Rc<Context>, reception: Rc<Reception>) {
+pub async fn receive_one_by_one(listeners: Vec<Rc<Listener>>, context: Rc<Context>, reception: Rc<Reception>) {
     loop {
         let next = |task: &mut Task<'_>| {
             let accepted = listeners.iter().map(|listener| listener.poll_accept(task)).find(Poll::is_ready);

@@ -4,7 +4,7 @@
 //! nothing else.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 pub struct Seat {
     connections: AtomicUsize,
     draining: AtomicBool,
+    news: AtomicBool,
     handed: Mutex<Vec<OwnedFd>>,
     waker: Mutex<Option<Waker>>,
 }
@@ -26,6 +27,8 @@ pub struct Guest(Arc<Seat>);
 pub enum Call {
     /// Connections that another worker accepted.
     Handed(Vec<OwnedFd>),
+    /// There is something new to be looked at.
+    News,
     /// Finish what is being sent, and end.
     Drain,
 }
@@ -42,6 +45,12 @@ impl Seat {
         self.wake();
     }
 
+    /// Has the worker look at what is new.
+    pub fn nudge(&self) {
+        self.news.store(true, Release);
+        self.wake();
+    }
+
     /// Has the worker finish and end.
     pub fn drain(&self) {
         self.draining.store(true, Relaxed);
@@ -55,6 +64,9 @@ impl Seat {
             let handed = std::mem::take(&mut *self.handed.lock().unwrap_or_else(PoisonError::into_inner));
             if !handed.is_empty() {
                 return Poll::Ready(Call::Handed(handed));
+            }
+            if self.news.swap(false, Acquire) {
+                return Poll::Ready(Call::News);
             }
             if self.draining.load(Relaxed) { Poll::Ready(Call::Drain) } else { Poll::Pending }
         })

@@ -5,24 +5,39 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-/// Answers `GET /status` on `address` (`ADDR:PORT` or `unix:PATH`) with what `status` returns, until the process ends.
+use amped_runtime::process;
+
+/// Answers `GET /status` with what `status` returns, until `Office` is dropped: with a listener that several processes share, the
+/// next one answers then.
 ///
 /// # Errors
-/// The address and what the system said.
-pub fn start(address: &str, status: impl Fn() -> String + Send + 'static) -> Result<(), String> {
-    let listener = Listener::bind(address)?;
+/// In words: no thread or descriptor to be had.
+pub fn start(listener: Listener, status: impl Fn() -> String + Send + 'static) -> Result<Office, String> {
+    let failed = |error: io::Error| format!("cannot serve the admin address: {error}");
+    let (office, open) = UnixStream::pair().map_err(failed)?;
+    listener.set_nonblocking().map_err(failed)?;
     let thread = std::thread::Builder::new().name("amped-admin".into());
     let serve = move || {
         loop {
-            listener.serve_one(&status);
+            match process::readable(&[listener.as_fd(), open.as_fd()], None).as_deref() {
+                Ok([_, true]) => return,
+                Ok([true, _]) => listener.serve_one(&status),
+                _ => {}
+            }
         }
     };
-    thread.spawn(serve).map_err(|error| format!("cannot serve the admin address {address}: {error}"))?;
-    Ok(())
+    thread.spawn(serve).map_err(failed)?;
+    Ok(Office { _open: office })
+}
+
+/// The admin address is served while this lives.
+#[derive(Debug)]
+pub struct Office {
+    _open: UnixStream,
 }
 
 /// Where it is asked.
@@ -53,6 +68,18 @@ impl Listener {
         bound.map_err(|error| format!("cannot listen on the admin address {address}: {error}"))
     }
 
+    /// The same of an earlier process of this server.
+    pub fn adopt(socket: OwnedFd, address: &str) -> Self {
+        if address.starts_with("unix:") { Self::Unix(socket.into()) } else { Self::Tcp(socket.into()) }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+
     /// Waits for a client and answers it.
     pub fn serve_one(&self, status: &impl Fn() -> String) {
         let answered = match self {
@@ -67,10 +94,23 @@ impl Listener {
                 answer(&stream, &stream, status)
             }),
         };
+        // Another process was quicker.
+        if answered.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return;
+        }
         // A client that misbehaves has no answer, and the next one is not concerned. Without a descriptor to be had, asking
         // for one again and again would only keep a core busy.
         if answered.is_err() {
             std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> Self {
+        match listener {
+            Listener::Tcp(listener) => listener.into(),
+            Listener::Unix(listener) => listener.into(),
         }
     }
 }

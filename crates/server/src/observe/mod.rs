@@ -3,3 +3,5 @@
 pub mod access_log;
 pub mod admin;
 pub mod counters;
+#[cfg(debug_assertions)]
+pub mod fault;

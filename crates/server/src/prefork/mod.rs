@@ -9,14 +9,15 @@
 //! closes it, which ends the child.
 
 mod child;
-mod told;
+pub mod told;
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use amped_runtime::process::{self, Child, Signal};
+use amped_runtime::process::{self, Child, End, Signal};
 use serde_json::Value;
 
 use self::told::Told;
@@ -24,6 +25,7 @@ use crate::config::Plan;
 use crate::observe::access_log::Writer;
 use crate::observe::admin;
 use crate::worker::server::Prepared;
+use crate::worker::sockets::Sockets;
 
 /// The parent's view of its children.
 #[derive(Debug)]
@@ -45,26 +47,28 @@ struct Member {
     started: Instant,
 }
 
-/// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent.
+/// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent. `ready` is called once connections are
+/// accepted, with what runs and where.
 ///
 /// # Errors
 /// In words, what kept it from starting.
-pub fn serve_until_told(mut plan: Plan) -> Result<(), String> {
+pub fn serve_until_told(
+    mut plan: Plan,
+    sockets: Sockets,
+    admin: Option<admin::Listener>,
+    ready: impl FnOnce(&str, &[SocketAddr]),
+) -> Result<(), String> {
     let told = Told::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     plan.workers = plan.limits.max_connections.unwrap_or(usize::MAX).min(plan.workers);
     Writer::check(&plan.access_log)?;
-    let prepared = Prepared::new(plan)?;
+    let prepared = Prepared::new(plan, sockets)?;
     let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
-    let admin = prepared.plan().admin.as_deref().map(admin::Listener::bind).transpose()?;
     let wanted = prepared.plan().workers;
     let mut pool = Pool { prepared: Some(prepared), admin, told, wanted, members: Vec::new(), past: Value::Null };
     for _ in 0..wanted {
         pool.grow()?;
     }
-    eprintln!("{described}");
-    for address in addresses {
-        eprintln!("listening on http://{address}");
-    }
+    ready(&described, &addresses);
     pool.watch();
     pool.end()
 }
@@ -97,6 +101,11 @@ impl Pool {
             if self.told.is_to_reopen() {
                 self.members.iter().for_each(|member| member.child.signal(Signal::USR1));
             }
+            if self.told.is_to_reload() || self.told.is_to_upgrade() {
+                eprintln!(
+                    "amped: processes that serve a connection each are not reloaded: that is their supervisor's business"
+                );
+            }
             for (member, how) in self.reap() {
                 eprintln!("amped: process {} has ended ({how}), another takes its place", member.child.id());
                 if member.started.elapsed() < SHORT_LIFE {
@@ -112,9 +121,8 @@ impl Pool {
                 continue;
             }
             let limit = (self.members.len() < self.wanted).then_some(pause);
-            if self.told.wait(self.admin.as_ref().map(AsFd::as_fd), limit)
-                && let Some(admin) = &self.admin
-            {
+            let called = self.told.wait(self.admin.as_ref().map(AsFd::as_fd).as_slice(), limit) == [true];
+            if called && let Some(admin) = &self.admin {
                 admin.serve_one(&|| self.status().to_string());
             }
         }
@@ -133,7 +141,7 @@ impl Pool {
                 return Err("told twice, ending at once".into());
             }
             if self.reap().is_empty() {
-                self.told.wait(None, None);
+                self.told.wait(&[], None);
             }
         }
         let counted = |name: &str| self.past["counters"][name].as_u64().unwrap_or(0);
@@ -142,7 +150,7 @@ impl Pool {
     }
 
     /// The children that have ended, and how. What they had to say last is kept.
-    fn reap(&mut self) -> Vec<(Member, String)> {
+    fn reap(&mut self) -> Vec<(Member, End)> {
         let mut ended = Vec::new();
         while let Some((id, how)) = process::reap() {
             let Some(place) = self.members.iter().position(|member| member.child.id() == id) else { continue };

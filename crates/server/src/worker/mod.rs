@@ -2,18 +2,23 @@
 //!
 //! Everything that waits for the disk at start (folders, error pages) has happened before a worker begins.
 
+mod accepting;
 mod choose;
 pub mod server;
+pub mod sockets;
+pub mod watch;
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
-use amped_runtime::net::Listener;
 use amped_runtime::{Meter, Runtime, driver};
 
+use self::accepting::Accepting;
 pub use self::choose::{Chosen, choose};
 use crate::answer::Answers;
 use crate::answer::error_page::ErrorPages;
@@ -28,16 +33,14 @@ use crate::route::Router;
 /// What all workers of a process share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The configuration.
+    /// The configuration as it was at the start: what a reload cannot change.
     pub plan: Arc<Plan>,
-    /// The routes.
-    pub router: Arc<Router>,
-    /// The open folders.
-    pub roots: Arc<Roots>,
+    /// What is served now.
+    pub served: Mutex<Arc<Served>>,
+    /// What each worker is to take over, and has not yet.
+    pub changes: Vec<Mutex<Vec<Change>>>,
     /// The memory cache.
     pub shelf: Arc<Shelf>,
-    /// The error pages.
-    pub error_pages: Arc<ErrorPages>,
     /// The disk's helpers.
     pub helpers: Helpers,
     /// The workers as they see each other.
@@ -48,6 +51,31 @@ pub struct Shared {
     pub driver: driver::Kind,
     /// Connections at one time.
     pub max_connections: usize,
+}
+
+/// What is served, by one plan: a reload makes another one of these.
+#[derive(Debug)]
+pub struct Served {
+    /// The configuration.
+    pub plan: Arc<Plan>,
+    /// The routes.
+    pub router: Arc<Router>,
+    /// The open folders.
+    pub roots: Arc<Roots>,
+    /// The error pages.
+    pub error_pages: Arc<ErrorPages>,
+}
+
+/// What a worker is to take over.
+#[derive(Debug)]
+pub struct Change {
+    served: Arc<Served>,
+    /// Where it listens from now on.
+    addresses: Vec<SocketAddr>,
+    /// New sockets.
+    added: Vec<OwnedFd>,
+    /// Is dropped when it has been done.
+    _done: Sender<()>,
 }
 
 /// What one worker lets others read.
@@ -70,84 +98,52 @@ pub fn run(shared: &Arc<Shared>, place: usize, sockets: Vec<OwnedFd>, ready: imp
     let reception =
         Rc::new(Reception { seats: Arc::clone(&shared.seats), place, max_connections: shared.max_connections });
     ready(Ok(Readings { counters, meter: Arc::clone(runtime.meter()) }));
-    let work = work(context, reception, sockets);
+    let work = work(Arc::clone(shared), context, reception, sockets);
     if let Err(error) = runtime.run(work) {
         eprintln!("amped: worker {place}: {error}");
     }
 }
 
 fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>) -> Rc<Context> {
-    let disk = (&shared.roots, &shared.shelf, &shared.helpers);
-    let files = Files::new(runtime, &shared.plan, disk, counters);
-    let (plan, router) = (Arc::clone(&shared.plan), Arc::clone(&shared.router));
-    let answers = Answers::new(plan, router, files, Arc::clone(&shared.error_pages));
+    let served = Arc::clone(&shared.served.lock().unwrap_or_else(PoisonError::into_inner));
+    let answers = answers(shared, &served, runtime, counters);
     let log = shared.log.as_ref().map(|writer| writer.log(counters));
     Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log)
 }
 
-async fn work(context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<OwnedFd>) {
-    let accepting = Rc::new(Accepting::default());
-    accepting.start(sockets, &context, &reception);
+fn answers(shared: &Shared, served: &Served, runtime: &Rc<Runtime>, counters: &Arc<Counters>) -> Rc<Answers> {
+    let files = Files::new(runtime, &served.plan, (&served.roots, &shared.shelf, &shared.helpers), counters);
+    let (plan, router) = (Arc::clone(&served.plan), Arc::clone(&served.router));
+    Answers::new(plan, router, files, Arc::clone(&served.error_pages))
+}
+
+async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<OwnedFd>) {
+    let accepting = Accepting::new(&context, &reception);
+    accepting.start(sockets);
     flush_log(&context);
     let seat = &reception.seats[reception.place];
-    while let Call::Handed(sockets) = seat.call().await {
-        for socket in sockets {
-            listen::seat(socket, &context, Guest::new(seat));
+    loop {
+        match seat.call().await {
+            Call::Handed(sockets) => {
+                sockets.into_iter().for_each(|socket| listen::seat(socket, &context, Guest::new(seat)));
+            }
+            Call::News => {
+                let mine = &shared.changes[reception.place];
+                let changes = std::mem::take(&mut *mine.lock().unwrap_or_else(PoisonError::into_inner));
+                for change in changes {
+                    context.exchange(answers(&shared, &change.served, context.runtime(), &context.counters));
+                    accepting.only(&change.addresses);
+                    accepting.start(change.added);
+                }
+            }
+            Call::Drain => break,
         }
     }
-    accepting.stop();
+    accepting.stop().await;
     context.drain();
     wait_for_guests(&context, seat).await;
     if let Some(log) = &context.log {
         log.flush();
-    }
-}
-
-/// The listening tasks, which end when the worker drains.
-#[derive(Debug, Default)]
-struct Accepting {
-    stopped: std::cell::Cell<bool>,
-    wakers: std::cell::RefCell<Vec<std::task::Waker>>,
-}
-
-impl Accepting {
-    fn start(self: &Rc<Self>, sockets: Vec<OwnedFd>, context: &Rc<Context>, reception: &Rc<Reception>) {
-        let listener = |socket| Listener::new(context.runtime(), socket);
-        let complain = |error| eprintln!("amped: a listening socket: {error}");
-        let listeners = sockets.into_iter().map(listener).filter_map(|made| made.map_err(complain).ok());
-        let of_its_own = || (Rc::clone(context), Rc::clone(reception));
-        if context.answers.plan().serves_one_by_one() {
-            let (context, reception) = of_its_own();
-            return self.spawn(&context.clone(), listen::receive_one_by_one(listeners.collect(), context, reception));
-        }
-        for listener in listeners {
-            let (context, reception) = of_its_own();
-            self.spawn(&context.clone(), listen::receive(listener, context, reception));
-        }
-    }
-
-    fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {
-        let this = Rc::clone(self);
-        context.runtime().spawn(async move {
-            let mut receive = std::pin::pin!(receive);
-            std::future::poll_fn(|task| {
-                if this.stopped.get() {
-                    return std::task::Poll::Ready(());
-                }
-                let mut wakers = this.wakers.borrow_mut();
-                if !wakers.iter().any(|waker| waker.will_wake(task.waker())) {
-                    wakers.push(task.waker().clone());
-                }
-                drop(wakers);
-                receive.as_mut().poll(task)
-            })
-            .await;
-        });
-    }
-
-    fn stop(&self) {
-        self.stopped.set(true);
-        self.wakers.take().into_iter().for_each(std::task::Waker::wake);
     }
 }
 
