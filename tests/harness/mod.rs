@@ -16,6 +16,7 @@ mod client;
 mod folder;
 mod server;
 pub mod stall;
+pub mod supervised;
 
 pub use client::{Answer, Client, get};
 pub use folder::{Folder, pattern};

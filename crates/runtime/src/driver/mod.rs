@@ -22,7 +22,7 @@ mod uring;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -198,6 +198,16 @@ impl Driver {
         source.wake_reader();
     }
 
+    /// Takes what has come to a listener without having been reported.
+    pub(crate) fn look_again(&mut self, token: Token) {
+        let Some(source) = self.sources.get_mut(token) else { return };
+        // Blocking calls are not made unasked; whoever is woken for a connection of theirs looks for itself.
+        if !matches!(self.engine, Engine::Blocking(_)) {
+            source.flags.set(Flags::LOOK);
+        }
+        source.wake_reader();
+    }
+
     /// The owner lets go. The descriptor is closed at once, or after its last completion.
     pub(crate) fn close(&mut self, token: Token) {
         let Some(source) = self.sources.get_mut(token) else { return };
@@ -221,6 +231,12 @@ impl Driver {
 
     pub(crate) fn accept(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
         let source = usable(&mut self.sources, token)?;
+        if source.flags.has(Flags::LOOK) {
+            match crate::net::socket::accept(source.fd.as_fd()) {
+                Ok(connection) => return Poll::Ready(Ok(connection)),
+                Err(_) => source.flags.clear(Flags::LOOK),
+            }
+        }
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.accept(source, token, context),
             Engine::Uring(uring) => uring.accept(source, token, context),

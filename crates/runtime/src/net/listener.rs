@@ -84,6 +84,12 @@ impl Listener {
         self.runtime.driver().stop_accepting(self.token);
     }
 
+    /// Looks for connections that nobody reported. Of several who wait for one socket the kernel wakes one (io_uring's accept waits
+    /// that way), and does not wake another when that one ends without having looked.
+    pub fn look_again(&self) {
+        self.runtime.driver().look_again(self.token);
+    }
+
     /// Gives a listening socket that was made elsewhere (socket activation) what `bind` gives its own.
     ///
     /// # Errors

@@ -79,10 +79,9 @@ impl Context {
         self.answers.borrow().plan().disk
     }
 
-    /// From now on every answer is its connection's last, and idle connections end at once.
+    /// From now on every answer is its connection's last. Idle connections go on waiting until `Runtime::end_idle`.
     pub fn drain(&self) {
         self.draining.set(true);
-        self.runtime().end_idle();
     }
 
     fn is_draining(&self) -> bool {

@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 pub struct Seat {
     connections: AtomicUsize,
     draining: AtomicBool,
+    gently: AtomicBool,
     news: AtomicBool,
     handed: Mutex<Vec<OwnedFd>>,
     waker: Mutex<Option<Waker>>,
@@ -30,7 +31,10 @@ pub enum Call {
     /// There is something new to be looked at.
     News,
     /// Finish what is being sent, and end.
-    Drain,
+    Drain {
+        /// Idle connections are given time for one more request.
+        gently: bool,
+    },
 }
 
 impl Seat {
@@ -52,8 +56,9 @@ impl Seat {
     }
 
     /// Has the worker finish and end.
-    pub fn drain(&self) {
-        self.draining.store(true, Relaxed);
+    pub fn drain(&self, gently: bool) {
+        self.gently.store(gently, Relaxed);
+        self.draining.store(true, Release);
         self.wake();
     }
 
@@ -68,7 +73,10 @@ impl Seat {
             if self.news.swap(false, Acquire) {
                 return Poll::Ready(Call::News);
             }
-            if self.draining.load(Relaxed) { Poll::Ready(Call::Drain) } else { Poll::Pending }
+            match self.draining.load(Acquire) {
+                true => Poll::Ready(Call::Drain { gently: self.gently.load(Relaxed) }),
+                false => Poll::Pending,
+            }
         })
         .await
     }

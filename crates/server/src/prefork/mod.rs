@@ -34,6 +34,8 @@ struct Pool {
     prepared: Option<Prepared>,
     admin: Option<admin::Listener>,
     told: Told,
+    /// Nobody else has the listening sockets.
+    is_alone: bool,
     wanted: usize,
     members: Vec<Member>,
     /// What those that ended in an orderly way had counted.
@@ -48,7 +50,7 @@ struct Member {
 }
 
 /// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent. `ready` is called once connections are
-/// accepted, with what runs and where.
+/// accepted, with what runs and where. `is_alone`: nobody else has the sockets, so that its end is theirs.
 ///
 /// # Errors
 /// In words, what kept it from starting.
@@ -56,6 +58,7 @@ pub fn serve_until_told(
     mut plan: Plan,
     sockets: Sockets,
     admin: Option<admin::Listener>,
+    is_alone: bool,
     ready: impl FnOnce(&str, &[SocketAddr]),
 ) -> Result<(), String> {
     let told = Told::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -64,7 +67,8 @@ pub fn serve_until_told(
     let prepared = Prepared::new(plan, sockets)?;
     let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
     let wanted = prepared.plan().workers;
-    let mut pool = Pool { prepared: Some(prepared), admin, told, wanted, members: Vec::new(), past: Value::Null };
+    let mut pool =
+        Pool { prepared: Some(prepared), admin, told, is_alone, wanted, members: Vec::new(), past: Value::Null };
     for _ in 0..wanted {
         pool.grow()?;
     }
@@ -131,7 +135,8 @@ impl Pool {
     /// Has every child finish what it is sending, and says what there was.
     fn end(mut self) -> Result<(), String> {
         // Whoever connects from now on is refused rather than left waiting.
-        self.prepared.take().inspect(Prepared::refuse);
+        let prepared = self.prepared.take();
+        prepared.filter(|_| self.is_alone).inspect(Prepared::refuse);
         drop(self.admin.take());
         self.told.forget();
         self.members.iter().for_each(|member| member.child.signal(Signal::TERM));

@@ -66,6 +66,17 @@ impl Told {
         self.upgrade.swap(false, Relaxed)
     }
 
+    /// Sends this process again what it has been told and has not obeyed: for whoever listens next, while signals are held.
+    pub fn raise_again(&self) {
+        let flags = [(SIGTERM, &self.over), (SIGUSR1, &self.reopen), (SIGHUP, &self.reload), (SIGUSR2, &self.upgrade)];
+        for (signal, flag) in flags {
+            if flag.swap(false, Relaxed) {
+                // It cannot fail for a signal that there is.
+                let _ = low_level::raise(signal);
+            }
+        }
+    }
+
     /// Waits for a signal or for one of `others` to be readable, at most `limit`; says which of them are.
     pub fn wait(&self, others: &[BorrowedFd<'_>], limit: Option<Duration>) -> Vec<bool> {
         let all: Vec<BorrowedFd<'_>> = [self.bytes.as_fd()].into_iter().chain(others.iter().copied()).collect();

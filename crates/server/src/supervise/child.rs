@@ -45,6 +45,8 @@ pub struct Child {
     pub silence: Duration,
     /// It has closed its end: it is about to be gone.
     pub is_mute: bool,
+    /// It obeys orders and speaks of itself. The parent of a pool knows signals only, since it may start no thread.
+    pub converses: bool,
     channel: Channel,
 }
 
@@ -61,6 +63,8 @@ pub struct Outfit<'a> {
     pub admin: Option<BorrowedFd<'a>>,
     /// Processes that had to be replaced so far.
     pub restarts: u64,
+    /// As in `Child`.
+    pub converses: bool,
 }
 
 impl State {
@@ -100,7 +104,7 @@ impl Child {
         let process = process::spawn(&mut command).map_err(failed)?;
         // The command keeps its end of the channel, and with it the process's death a secret.
         drop(command);
-        let child = Self::known(process, ours, State::Starting);
+        let child = Self::known(process, ours, State::Starting, outfit.converses);
         let (places, counts, sockets) = outfit.sockets.parts();
         let admin = outfit.admin.is_some();
         let text = memory_file(outfit.text.as_bytes()).map_err(failed)?;
@@ -113,10 +117,11 @@ impl Child {
     }
 
     /// One that was started before.
-    pub fn known(process: process::Child, channel: Channel, state: State) -> Self {
+    pub fn known(process: process::Child, channel: Channel, state: State, converses: bool) -> Self {
         let now = Instant::now();
         let served_since = (state != State::Starting).then_some(now);
-        Self { process, state, since: now, served_since, limit: None, silence: Duration::ZERO, is_mute: false, channel }
+        let (limit, silence, is_mute) = (None, Duration::ZERO, false);
+        Self { process, state, since: now, served_since, limit, silence, is_mute, converses, channel }
     }
 
     /// Enters a state.
@@ -159,6 +164,23 @@ impl Child {
     pub fn drain(&mut self, limit: Duration) {
         self.process.signal(Signal::TERM);
         self.enter(State::Draining, Some(limit));
+    }
+
+    /// The same, for one whose place another has taken already.
+    pub fn retire(&mut self, limit: Duration) {
+        if self.converses && message::send(&self.channel, Order::Retire, &[]).is_ok() {
+            self.enter(State::Draining, Some(limit));
+        } else {
+            self.drain(limit);
+        }
+    }
+
+    /// Another process that listened on the same sockets has ended.
+    pub fn look(&self) {
+        if self.converses {
+            // One that does not take this is found to be silent.
+            let _ = message::send(&self.channel, Order::Look, &[]);
+        }
     }
 
     /// How long it has served.

@@ -143,6 +143,18 @@ impl AsFd for Control {
     }
 }
 
+impl AsFd for Caller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Caller {
+    fn from(stream: OwnedFd) -> Self {
+        Self(stream.into())
+    }
+}
+
 impl Caller {
     /// Answers. One who has gone is none of the server's business.
     pub fn answer(self, outcome: &Result<String, String>) {

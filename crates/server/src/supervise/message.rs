@@ -37,6 +37,10 @@ pub enum Order {
         /// How many sockets each has.
         counts: Vec<usize>,
     },
+    /// Another process serves: finish, and end.
+    Retire,
+    /// A process that listened on the same sockets has ended: the kernel may have told it of connections that it did not take.
+    Look,
 }
 
 /// To the supervisor.

@@ -4,8 +4,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use amped_runtime::channel::Channel;
 use amped_runtime::process::{self, Signal};
@@ -98,7 +98,8 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
             process::outlive_no_parent(Signal::TERM)
                 .map_err(|error| format!("cannot watch the supervisor: {error}"))?;
         }
-        return Ok(prefork::serve_until_told(plan, sockets, admin, |described, addresses| {
+        let is_alone = matches!(master, Master::Nobody(_));
+        return Ok(prefork::serve_until_told(plan, sockets, admin, is_alone, |described, addresses| {
             master.is_ready(described, addresses);
         })?);
     }
@@ -117,10 +118,11 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
             status.to_string()
         })
     });
-    let _office = office.transpose()?;
+    let office = office.transpose()?;
+    let retires = Arc::new(AtomicBool::new(false));
     watch_over(&server, master, &plan)?;
     if let Master::Supervisor(channel, _) = master {
-        obey(&server, Arc::clone(channel), source.clone())?;
+        obey(&server, Arc::clone(channel), source.clone(), Arc::clone(&retires))?;
     }
     master.is_ready(&described, &addresses);
     let mut alone = Alone { server: &server, source, plan, places, is_given };
@@ -150,7 +152,10 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
             }
         });
     }
-    eprintln!("{}", server.stop());
+    let gently = retires.load(Relaxed);
+    // The next process answers for the server now.
+    let _until_the_end = office.filter(|_| !gently);
+    eprintln!("{}", server.stop(gently));
     Ok(())
 }
 
@@ -226,24 +231,35 @@ fn watch_over(server: &Server, master: &Master, plan: &Plan) -> Result<(), Strin
 }
 
 /// Does what the supervisor says, on a thread of its own; its end is this process's.
-fn obey(server: &Arc<Server>, channel: Arc<Channel>, source: Source) -> Result<(), String> {
+fn obey(server: &Arc<Server>, channel: Arc<Channel>, source: Source, retires: Arc<AtomicBool>) -> Result<(), String> {
     let server = Arc::clone(server);
-    let exchange = move |order: Order, mut descriptors: Vec<OwnedFd>| -> Result<(), Failure> {
-        let Order::Reload { listen, addresses, places, counts } = order else {
-            return Err("it serves already".to_owned().into());
-        };
-        let mut next = source.understand(&message::text_of(descriptors.remove(0))?)?;
+    let exchange = move |server: &Server, listen, addresses: &[SocketAddr], text, added| -> Result<(), Failure> {
+        let mut next = source.understand(&message::text_of(text)?)?;
         next.listen = listen;
-        Ok(server.exchange(next, &addresses, Sockets::from_parts(&places, &counts, descriptors))?)
+        Ok(server.exchange(next, addresses, added)?)
     };
     let body = move || {
-        while let Ok(Some((order, descriptors))) = message::receive::<Order>(&channel) {
-            let outcome = exchange(order, descriptors).map_err(|failure| failure.to_string());
-            let _ = message::send(&channel, Report::Reloaded(outcome), &[]);
+        // The handler is set, so this is what a signal from outside would be.
+        let end = || drop(low_level::raise(SIGTERM));
+        while let Ok(Some((order, mut descriptors))) = message::receive::<Order>(&channel) {
+            match order {
+                Order::Reload { listen, addresses, places, counts } => {
+                    let text = descriptors.remove(0);
+                    let added = Sockets::from_parts(&places, &counts, descriptors);
+                    let outcome =
+                        exchange(&server, listen, &addresses, text, added).map_err(|failure| failure.to_string());
+                    let _ = message::send(&channel, Report::Reloaded(outcome), &[]);
+                }
+                Order::Retire => {
+                    retires.store(true, Relaxed);
+                    end();
+                }
+                Order::Look => server.look_again(),
+                Order::Start { .. } => {}
+            }
         }
         eprintln!("amped: the supervisor is gone, draining");
-        // The handler is set, so this is what a signal from outside would be.
-        let _ = low_level::raise(SIGTERM);
+        end();
     };
     let thread = std::thread::Builder::new().name("amped-channel".into());
     thread.spawn(body).map(drop).map_err(|error| format!("cannot listen to the supervisor: {error}"))

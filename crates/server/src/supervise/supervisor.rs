@@ -42,7 +42,7 @@ pub struct Supervisor {
     due: Option<Instant>,
     /// What is being done for callers, and what is to be done next.
     task: Option<Task>,
-    queue: VecDeque<(Request, Vec<Caller>)>,
+    pub(super) queue: VecDeque<(Request, Vec<Caller>)>,
     leaving: Vec<Caller>,
     is_leaving: bool,
     has_been_ready: bool,
@@ -125,7 +125,13 @@ impl Supervisor {
     }
 
     /// Goes on with server processes that run already.
-    pub(super) fn resume(&mut self, children: Vec<Child>, restarts: BTreeMap<String, u64>) {
+    pub(super) fn resume(
+        &mut self,
+        children: Vec<Child>,
+        queue: VecDeque<(Request, Vec<Caller>)>,
+        restarts: BTreeMap<String, u64>,
+    ) {
+        self.queue = queue;
         (self.children, self.restarts) = (children, restarts);
         let limit = self.drain_limit();
         let draining = self.children.iter_mut().filter(|child| child.state == State::Draining);
@@ -206,6 +212,10 @@ impl Supervisor {
         callers.for_each(|caller| caller.answer(&Err("the server is about to end".into())));
         let limit = self.drain_limit();
         self.children.iter_mut().filter(|child| child.state != State::Draining).for_each(|child| child.drain(limit));
+        if self.children.iter().any(|child| !child.converses) {
+            // The processes of a pool end one by one, and whoever is queued meanwhile would wait for nothing.
+            self.sockets.refuse();
+        }
         // Each server process closes its own once their queues are empty; the last to close a socket ends it.
         self.sockets = Sockets::default();
         self.settled.admin = None;
@@ -241,6 +251,7 @@ impl Supervisor {
 
     fn has_ended(&mut self, child: &Child, end: End) -> Result<(), Failure> {
         let id = child.process.id();
+        self.children.iter().filter(|child| child.state == State::Ready).for_each(Child::look);
         match child.state {
             State::Draining if end == End::Code(0) => {}
             State::Draining => eprintln!("amped: server {id}, which was draining, has ended ({})", words(end)),
@@ -294,7 +305,6 @@ impl Supervisor {
     /// that stands still is silent without being stuck.
     fn lose_patience(&mut self, awake: Duration) {
         let now = Instant::now();
-        let listens = self.settled.plan.architecture != Architecture::Mp;
         let mut silent = Vec::new();
         for child in &mut self.children {
             if child.limit.is_some_and(|limit| now >= limit) {
@@ -303,7 +313,7 @@ impl Supervisor {
                 child.limit = None;
             }
             child.silence += awake.min(LONGEST_WAIT);
-            if child.state == State::Ready && listens && child.silence >= SILENCE && !child.is_stopped() {
+            if child.state == State::Ready && child.converses && child.silence >= SILENCE && !child.is_stopped() {
                 silent.push(child.process.id());
             }
         }
@@ -367,8 +377,8 @@ impl Supervisor {
         let (id, limit) = (self.children[at].process.id(), self.drain_limit());
         for child in self.children.iter_mut().filter(|child| child.process.id() != id) {
             match child.state {
-                State::Stuck => child.drain(limit.min(STUCK_LIMIT)),
-                State::Ready | State::Starting => child.drain(limit),
+                State::Stuck => child.retire(limit.min(STUCK_LIMIT)),
+                State::Ready | State::Starting => child.retire(limit),
                 State::Draining | State::BackingOff => {}
             }
         }
@@ -384,7 +394,10 @@ impl Supervisor {
         }
         if upgrades {
             // Only returns when it could not be done; then this one goes on as well as before.
+            process::hold_signals(true);
+            self.told.raise_again();
             let error = takeover::execute(self);
+            process::hold_signals(false);
             eprintln!("amped: the supervisor itself could not be upgraded and goes on: {error}");
         }
     }
@@ -494,6 +507,7 @@ impl Supervisor {
             sockets: &sockets,
             admin: settled.admin.as_ref().map(AsFd::as_fd),
             restarts: self.restarts.values().sum(),
+            converses: settled.plan.architecture != Architecture::Mp,
         };
         let child = Child::spawn(&outfit)?;
         self.children.push(child);
@@ -550,7 +564,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(5);
 /// A reload opens folders, which may wait for the disk.
 const RELOAD_LIMIT: Duration = Duration::from_secs(30);
-/// After the time that the plan gives a drain, for the log's last lines.
-const DRAIN_SLACK: Duration = Duration::from_secs(2);
-/// What a stuck process's other workers have to finish; the stuck one keeps a core busy meanwhile.
-const STUCK_LIMIT: Duration = Duration::from_secs(5);
+/// After the time that the plan gives a drain: for the worker's grace, and for the log's last lines.
+const DRAIN_SLACK: Duration = Duration::from_secs(4);
+/// What a stuck process's other workers have to finish. Not long: the stuck one keeps a core busy, and with io_uring the kernel
+/// goes on accepting connections for it, which nobody serves.
+const STUCK_LIMIT: Duration = Duration::from_millis(250);

@@ -17,7 +17,7 @@ use amped_runtime::process;
 use serde::{Deserialize, Serialize};
 
 use super::child::{Child, State};
-use super::control::Control;
+use super::control::{Caller, Control, Request};
 use super::supervisor::{Settled, Supervisor};
 use super::{Failure, SUPERVISOR, Source, VARIABLE, message};
 use crate::config::Plan;
@@ -25,7 +25,7 @@ use crate::prefork::told::Told;
 use crate::worker::sockets::{Place, Sockets};
 
 /// What goes along. With it: the configuration's text, the admin socket, PID file and control socket, the children's channels,
-/// the listening sockets.
+/// the callers, the listening sockets.
 #[derive(Debug, Serialize, Deserialize)]
 struct Luggage {
     places: Vec<Place>,
@@ -33,21 +33,21 @@ struct Luggage {
     is_given: bool,
     admin: bool,
     control: Option<PathBuf>,
-    children: Vec<(i32, State)>,
+    children: Vec<(i32, State, bool)>,
+    /// What has been asked for and not been done, and by how many.
+    queue: Vec<(Request, usize)>,
     restarts: BTreeMap<String, u64>,
     binary: OsString,
 }
 
-/// Executes the binary as it is now; returns only when that could not be done, and then nothing has changed.
+/// Executes the binary as it is now; returns only when that could not be done, and then nothing has changed. Signals must be held.
 pub fn execute(supervisor: &Supervisor) -> io::Error {
-    process::hold_signals(true);
     let failed = pack(supervisor).map(|channel| {
         let mut arguments = std::env::args_os();
         let mut command = Command::new(&supervisor.binary);
         command.arg0(arguments.next().unwrap_or_else(|| "amped".into())).args(arguments).env(VARIABLE, SUPERVISOR);
         channel.become_stdin().map_or_else(|error| error, |()| command.exec())
     });
-    process::hold_signals(false);
     failed.unwrap_or_else(|error| error)
 }
 
@@ -64,7 +64,8 @@ fn pack(supervisor: &Supervisor) -> io::Result<Channel> {
         is_given: supervisor.is_given,
         admin: supervisor.settled.admin.is_some(),
         control: control.as_ref().map(|(path, _)| path.clone()),
-        children: supervisor.children.iter().map(|child| (child.process.id(), child.state)).collect(),
+        children: supervisor.children.iter().map(|child| (child.process.id(), child.state, child.converses)).collect(),
+        queue: supervisor.queue.iter().map(|(request, callers)| (*request, callers.len())).collect(),
         restarts: supervisor.restarts.clone(),
         binary: supervisor.binary.clone().into_os_string(),
     };
@@ -72,6 +73,7 @@ fn pack(supervisor: &Supervisor) -> io::Result<Channel> {
     descriptors.extend(supervisor.settled.admin.as_ref().map(AsFd::as_fd));
     descriptors.extend(control.into_iter().flat_map(|(_, parts)| parts));
     descriptors.extend(supervisor.children.iter().map(AsFd::as_fd));
+    descriptors.extend(supervisor.queue.iter().flat_map(|(_, callers)| callers).map(AsFd::as_fd));
     descriptors.extend(sockets);
     message::send(&ours, luggage, &descriptors)?;
     Ok(theirs)
@@ -94,16 +96,21 @@ pub fn resume(source: Source) -> Result<Supervisor, Failure> {
     let admin = luggage.admin.then(&mut take).transpose()?;
     let control =
         luggage.control.map(|path| Ok::<_, String>(Control::from_parts(path, take()?, take()?))).transpose()?;
-    let child = |(id, state): (i32, State)| {
+    let child = |(id, state, converses): (i32, State, bool)| {
         let process = process::Child::known(id).ok_or_else(|| format!("{id} is no process"))?;
-        Ok::<_, String>(Child::known(process, Channel::from(take()?), state))
+        Ok::<_, String>(Child::known(process, Channel::from(take()?), state, converses))
     };
     let children = luggage.children.into_iter().map(child).collect::<Result<Vec<_>, _>>()?;
+    let callers = |(request, count): (Request, usize)| {
+        let callers = (0..count).map(|_| take().map(Caller::from)).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, String>((request, callers))
+    };
+    let queue = luggage.queue.into_iter().map(callers).collect::<Result<_, _>>()?;
     let sockets = Sockets::from_parts(&luggage.places, &luggage.counts, descriptors.collect());
     let mut plan: Plan = source.understand(&text)?;
     plan.listen = luggage.places.iter().map(|place| place.asked).collect();
     let settled = Settled { text, plan, admin };
     let mut this = Supervisor::with(source, settled, luggage.is_given, sockets, control, luggage.binary.into(), told);
-    this.resume(children, luggage.restarts);
+    this.resume(children, queue, luggage.restarts);
     Ok(this)
 }

@@ -122,7 +122,7 @@ async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception
     accepting.start(sockets);
     flush_log(&context);
     let seat = &reception.seats[reception.place];
-    loop {
+    let gently = loop {
         match seat.call().await {
             Call::Handed(sockets) => {
                 sockets.into_iter().for_each(|socket| listen::seat(socket, &context, Guest::new(seat)));
@@ -130,17 +130,27 @@ async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception
             Call::News => {
                 let mine = &shared.changes[reception.place];
                 let changes = std::mem::take(&mut *mine.lock().unwrap_or_else(PoisonError::into_inner));
+                if changes.is_empty() {
+                    accepting.look_again();
+                }
                 for change in changes {
                     context.exchange(answers(&shared, &change.served, context.runtime(), &context.counters));
                     accepting.only(&change.addresses);
                     accepting.start(change.added);
                 }
             }
-            Call::Drain => break,
+            Call::Drain { gently } => break gently,
         }
-    }
+    };
     accepting.stop().await;
     context.drain();
+    if gently {
+        let end = context.runtime().clock().now() + GRACE;
+        while seat.connections() > 0 && context.runtime().clock().now() < end {
+            context.runtime().sleep(DRAIN_INTERVAL).await;
+        }
+    }
+    context.runtime().end_idle();
     wait_for_guests(&context, seat).await;
     if let Some(log) = &context.log {
         log.flush();
@@ -174,4 +184,7 @@ async fn wait_for_guests(context: &Context, seat: &Seat) {
 }
 
 const LOG_INTERVAL: Duration = Duration::from_millis(500);
+/// Whoever is about to send another request on a connection does so within this time, and is told that it is the last: a close
+/// that crosses a request on its way looks like a failure (RFC 9112, 9.5).
+const GRACE: Duration = Duration::from_secs(1);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);

@@ -188,6 +188,11 @@ impl Server {
         self.shared.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another process that accepted from the same sockets has ended.
+    pub fn look_again(&self) {
+        self.shared.seats.iter().for_each(|seat| seat.nudge());
+    }
+
     /// What the workers let others read, one by one.
     pub fn readings(&self) -> &Arc<[Readings]> {
         &self.readings
@@ -200,11 +205,14 @@ impl Server {
         }
     }
 
-    /// Finishes what is being sent, ends, and says what there was.
-    pub fn stop(&self) -> String {
+    /// Finishes what is being sent, ends, and says what there was. `gently`: idle connections are given a second for one more
+    /// request, since another process accepts what comes meanwhile.
+    pub fn stop(&self, gently: bool) -> String {
         // Each worker closes its own sockets, but shared ones are open until the last has.
-        refuse(&self.sockets);
-        self.shared.seats.iter().for_each(|seat| seat.drain());
+        if !gently {
+            refuse(&self.sockets);
+        }
+        self.shared.seats.iter().for_each(|seat| seat.drain(gently));
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A worker that panicked has said so; the others' work is finished all the same.

@@ -162,7 +162,7 @@ mod tests {
     use amped_wire::status::Status;
 
     fn key(path: &str) -> Key<&[u8]> {
-        Key { site: 0, route: 0, path: path.as_bytes() }
+        Key { memory: 0, path: path.as_bytes() }
     }
 
     fn absent() -> Loaded {
@@ -175,7 +175,7 @@ mod tests {
         shelf.keep(&key("/a"), absent(), None, 5);
         assert!(shelf.get(&key("/a")).is_some());
         assert!(shelf.get(&key("/b")).is_none());
-        assert!(shelf.get(&Key { site: 1, ..key("/a") }).is_none());
+        assert!(shelf.get(&Key { memory: 1, ..key("/a") }).is_none());
     }
 
     #[test]
