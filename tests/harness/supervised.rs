@@ -1,7 +1,7 @@
 //! A server with its supervisor, and clients that never stop asking.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -50,7 +50,16 @@ impl Supervised {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         adjust(&mut command, folder.path());
         fs::write(folder.path().join("amped.toml"), configuration(toml)).expect("own folder");
-        let mut child = command.spawn().expect("the binary starts");
+        // A process that another test forks meanwhile may have the binary open for writing (ETXTBSY).
+        let start = Instant::now();
+        let mut child = loop {
+            match command.spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                started => break started.expect("the binary starts"),
+            }
+        };
         let (stderr, said) = (child.stderr.take().expect("it was asked for"), Arc::<Mutex<String>>::default());
         let copy = Arc::clone(&said);
         std::thread::spawn(move || {
