@@ -61,6 +61,13 @@ pub fn longest_pause(core: &str, seconds: u64) -> Option<f64> {
     std::thread::spawn(watch).join().ok()?
 }
 
+/// What the machine has read from its disks since it was started: proc_vmstat(5), pgpgin. 0 where it does not tell.
+pub fn megabytes_from_disk() -> f64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix("pgpgin ")?.trim().parse::<f64>().ok());
+    kilobytes.unwrap_or_default() / 1e3
+}
+
 /// As many descriptors as allowed, for the bench and for every server it starts.
 pub fn raise_descriptor_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);

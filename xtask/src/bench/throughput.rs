@@ -58,11 +58,11 @@ pub fn run(bench: &Bench, name: &str) -> Result<Option<Report>> {
             Err(error) => notes.push(format!("{} left out: {error}", server.name)),
         }
     }
+    rounds(bench, scenario, &site, &path, &mut contestants)?;
     if let Files::Tail(_) = scenario.files {
-        println!("reading the files into the page cache");
-        corpus::read_all(&site.root)?;
+        let read: f64 = contestants.iter().flat_map(|one| &one.samples).map(|sample| sample.megabytes_from_disk).sum();
+        notes.push(format!("read from the disk by all servers in all rounds: {} MB", count(read)));
     }
-    rounds(bench, scenario, &path, &mut contestants)?;
     Ok(Some(report(scenario, contestants, notes)))
 }
 
@@ -94,6 +94,7 @@ struct Sample {
     p50_ms: f64,
     p99_ms: f64,
     errors: u64,
+    megabytes_from_disk: f64,
 }
 
 impl Contestant {
@@ -117,7 +118,7 @@ impl Contestant {
             url: self.running.url(path),
         };
         let family = self.running.family();
-        let before = family.cpu_seconds();
+        let (before, from_disk) = (family.cpu_seconds(), machine::megabytes_from_disk());
         let outcome = load.run()?;
         // A clock tick at least: a server that did nothing is not infinitely fast.
         let used = (family.cpu_seconds() - before).max(0.01);
@@ -128,6 +129,7 @@ impl Contestant {
             p50_ms: outcome.p50_ms,
             p99_ms: outcome.p99_ms,
             errors: outcome.errors,
+            megabytes_from_disk: machine::megabytes_from_disk() - from_disk,
         });
         Ok(())
     }
@@ -149,16 +151,23 @@ impl Contestant {
 }
 
 /// A warm-up each, as long as a round where caches have to fill, then the rounds, each beginning with another server.
-fn rounds(bench: &Bench, scenario: &Scenario, path: &str, contestants: &mut [Contestant]) -> Result<()> {
+fn rounds(bench: &Bench, scenario: &Scenario, site: &Site, path: &str, contestants: &mut [Contestant]) -> Result<()> {
+    // Some machines page out what nobody has read for a minute, however much memory is free (DAMON): once is not enough.
+    let warm_up_files = || match scenario.files {
+        Files::One(..) => Ok(()),
+        Files::Tail(_) => corpus::read_all(&site.root),
+    };
     let warm_up = match scenario.files {
         Files::One(..) => 1,
         Files::Tail(_) => bench.options.seconds,
     };
+    warm_up_files()?;
     for contestant in contestants.iter_mut() {
         contestant.round(scenario, path, warm_up, 0)?;
         contestant.samples.clear();
     }
     for round in 0..bench.options.rounds {
+        warm_up_files()?;
         for turn in 0..contestants.len() {
             let at = (turn + round as usize) % contestants.len();
             contestants[at].round(scenario, path, bench.options.seconds, round + 1)?;

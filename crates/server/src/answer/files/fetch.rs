@@ -16,20 +16,20 @@ use amped_runtime::{Runtime, Sleep};
 
 use super::entry::Entry;
 use super::load::Loaded;
-use super::shelf::Key;
+use super::shelf::{Key, OwnedKey};
 use crate::observe::counters::Counters;
 
 /// The jobs of one worker.
 #[derive(Debug, Default)]
 pub struct Fetches(RefCell<ByKey>);
 
-type ByKey = HashMap<Key<Box<[u8]>>, Weak<Fetch>>;
+type ByKey = HashMap<OwnedKey, Weak<Fetch>>;
 
 /// One job and those who wait for it.
 #[derive(Debug)]
 struct Fetch {
     fetches: Weak<Fetches>,
-    key: Key<Box<[u8]>>,
+    key: OwnedKey,
     started: Instant,
     job: RefCell<Job<Loaded>>,
     outcome: RefCell<Option<Result<Arc<Entry>, Refused>>>,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use foldhash::fast::FixedState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, Weighter};
+use smallvec::SmallVec;
 
 use super::STALE_LIMIT_MS;
 use super::entry::Entry;
@@ -18,7 +19,7 @@ use super::load::Loaded;
 /// The cache.
 #[derive(Debug)]
 pub struct Shelf {
-    cache: Cache<Key<Box<[u8]>>, Arc<Entry>, ByBytes, FixedState>,
+    cache: Cache<OwnedKey, Arc<Entry>, ByBytes, FixedState>,
     hasher: FixedState,
     budget: u64,
     /// The budget is nearly used up. Once it is, it stays so: what goes makes room for what comes.
@@ -35,6 +36,10 @@ pub struct Key<P> {
     /// The path.
     pub path: P,
 }
+
+/// A key with a path of its own. A usual path lies in the cache's own slot: a heap allocation would be one more line of cold
+/// memory to wait for in every hit (4% of the whole request, where the working set is larger than the processor's cache).
+pub type OwnedKey = Key<SmallVec<[u8; INLINE_PATH]>>;
 
 #[derive(Clone, Copy, Debug)]
 struct ByBytes;
@@ -125,31 +130,33 @@ impl Shelf {
 
 impl Key<&[u8]> {
     /// The key with a path of its own.
-    pub fn into_owned(self) -> Key<Box<[u8]>> {
+    pub fn into_owned(self) -> OwnedKey {
         Key { memory: self.memory, path: self.path.into() }
     }
 }
 
-impl Key<Box<[u8]>> {
+impl OwnedKey {
     /// The key with a borrowed path.
     pub fn as_ref(&self) -> Key<&[u8]> {
         Key { memory: self.memory, path: &self.path }
     }
 }
 
-// `[u8]` and `Box<[u8]>` hash alike, so the derived `Hash` of both keys agrees.
-impl Equivalent<Key<Box<[u8]>>> for Key<&[u8]> {
-    fn equivalent(&self, key: &Key<Box<[u8]>>) -> bool {
+// `[u8]` and `SmallVec` hash alike, so the derived `Hash` of both keys agrees.
+impl Equivalent<OwnedKey> for Key<&[u8]> {
+    fn equivalent(&self, key: &OwnedKey) -> bool {
         self.memory == key.memory && *self.path == *key.path
     }
 }
 
-impl Weighter<Key<Box<[u8]>>, Arc<Entry>> for ByBytes {
-    fn weight(&self, key: &Key<Box<[u8]>>, entry: &Arc<Entry>) -> u64 {
+impl Weighter<OwnedKey, Arc<Entry>> for ByBytes {
+    fn weight(&self, key: &OwnedKey, entry: &Arc<Entry>) -> u64 {
         entry.weight(key.path.len())
     }
 }
 
+/// Longer paths are on the heap.
+const INLINE_PATH: usize = 40;
 /// What an entry is expected to weigh, for sizing the map.
 const EXPECTED_ENTRY: u64 = 8 * 1024;
 /// 256 KB of memory; among 65,536 paths seen lately a second sight is recognised.
