@@ -127,7 +127,7 @@ fn rights_that_are_missing_are_named() {
 fn help_needs_no_manual() {
     let (code, help, _) = outcome(binary().args(["--help"]));
     assert_eq!(code, 0);
-    ["serve", "run", "check", "--help", "--version"]
+    ["serve", "run", "check", "reload", "upgrade", "stop", "status", "--help", "--version"]
         .iter()
         .for_each(|word| assert!(help.contains(word), "{word}: {help}"));
     let (code, help, _) = outcome(binary().args(["serve", "--help"]));
@@ -155,7 +155,15 @@ fn help_needs_no_manual() {
     ] {
         assert!(help.contains(word), "serve --help does not say {word:?}: {help}");
     }
-    for (command, words) in [("run", &["--config <FILE>", "amped.toml"][..]), ("check", &["--config", "--schema"])] {
+    let control = &["--pid-file <PATH>", "XDG_RUNTIME_DIR"][..];
+    for (command, words) in [
+        ("run", &["--config <FILE>", "amped.toml", "--pid-file <PATH>", "--no-supervisor"][..]),
+        ("check", &["--config", "--schema"]),
+        ("reload", control),
+        ("upgrade", control),
+        ("stop", control),
+        ("status", control),
+    ] {
         let (_, help, _) = outcome(binary().args([command, "--help"]));
         words.iter().for_each(|word| assert!(help.contains(word), "{command} --help does not say {word:?}: {help}"));
     }

@@ -46,8 +46,8 @@ pub enum Order {
 /// To the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// Connections are accepted.
-    Ready,
+    /// Connections are accepted. With it: which `takeover::LUGGAGE` this program understands.
+    Ready(u32),
     /// The process as such gets on.
     Alive,
     /// A worker does not come out of a turn.

@@ -16,6 +16,7 @@ use signal_hook::low_level;
 
 use super::message::{self, Order, Report};
 use super::notify::{self, Notify};
+use super::takeover::LUGGAGE;
 use super::{Failure, Source, VARIABLE};
 use crate::config::plan::{Architecture, DiskMode, Plan};
 use crate::observe::admin;
@@ -165,7 +166,7 @@ impl Master {
         eprintln!("{described}");
         match self {
             // A supervisor that is gone is noticed by its silence.
-            Self::Supervisor(channel, _) => drop(message::send(channel, Report::Ready, &[])),
+            Self::Supervisor(channel, _) => drop(message::send(channel, Report::Ready(LUGGAGE), &[])),
             Self::Nobody(notify) => {
                 addresses.iter().for_each(|address| eprintln!("listening on http://{address}"));
                 notify.ready("serving");

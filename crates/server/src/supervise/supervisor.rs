@@ -361,8 +361,8 @@ impl Supervisor {
         match report {
             Report::Alive => {}
             Report::Stuck(what) => self.is_stuck(id, &what),
-            Report::Ready if self.children[at].state == State::Starting => self.has_become_ready(at),
-            Report::Ready => {}
+            Report::Ready(luggage) if self.children[at].state == State::Starting => self.has_become_ready(at, luggage),
+            Report::Ready(_) => {}
             Report::Reloaded(outcome) => {
                 if self.task.as_ref().is_some_and(|task| task.limit.is_some()) {
                     self.end_task(outcome.map(|()| "reloaded".into()));
@@ -372,7 +372,7 @@ impl Supervisor {
     }
 
     /// A server process accepts connections: the others are not needed any more.
-    fn has_become_ready(&mut self, at: usize) {
+    fn has_become_ready(&mut self, at: usize, luggage: u32) {
         self.children[at].enter(State::Ready, None);
         let (id, limit) = (self.children[at].process.id(), self.drain_limit());
         for child in self.children.iter_mut().filter(|child| child.process.id() != id) {
@@ -392,7 +392,9 @@ impl Supervisor {
         } else {
             self.notify.ready(&self.summary());
         }
-        if upgrades {
+        if upgrades && luggage != takeover::LUGGAGE {
+            eprintln!("amped: the supervisor itself is of another version and goes on as it is, until `amped stop`");
+        } else if upgrades {
             // Only returns when it could not be done; then this one goes on as well as before.
             process::hold_signals(true);
             self.told.raise_again();

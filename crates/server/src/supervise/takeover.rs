@@ -24,6 +24,9 @@ use crate::config::Plan;
 use crate::prefork::told::Told;
 use crate::worker::sockets::{Place, Sockets};
 
+/// The version of `Luggage`: a program that packs another way is not executed by this one, which then goes on supervising it.
+pub const LUGGAGE: u32 = 1;
+
 /// What goes along. With it: the configuration's text, the admin socket, PID file and control socket, the children's channels,
 /// the callers, the listening sockets.
 #[derive(Debug, Serialize, Deserialize)]
