@@ -23,6 +23,7 @@ mod supervisor;
 mod takeover;
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use self::supervisor::Supervisor;
@@ -76,6 +77,20 @@ pub fn serve_until_told(mission: Mission) -> Result<(), Failure> {
         return server::serve_alone(&mission.source, plan);
     }
     Supervisor::new(mission, text, plan)?.run()
+}
+
+/// The terminal that this process was started at, if it was: its end comes as the signal that means a reload elsewhere.
+#[derive(Debug)]
+struct Terminal(bool);
+
+impl Terminal {
+    fn now() -> Self {
+        Self(std::io::stderr().is_terminal())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0 && !std::io::stderr().is_terminal()
+    }
 }
 
 impl Source {

@@ -17,7 +17,7 @@ use signal_hook::low_level;
 use super::message::{self, Order, Report};
 use super::notify::{self, Notify};
 use super::takeover::LUGGAGE;
-use super::{Failure, Source, VARIABLE};
+use super::{Failure, Source, Terminal, VARIABLE};
 use crate::config::plan::{Architecture, DiskMode, Plan};
 use crate::observe::admin;
 use crate::prefork;
@@ -105,6 +105,7 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
         })?);
     }
     let failed = |error: io::Error| format!("cannot listen for signals: {error}");
+    let terminal = Terminal::now();
     // Before anything listens, so that no signal finds the process without a hand to catch it.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP]).map_err(failed)?;
     let places = sockets.parts().0;
@@ -130,6 +131,7 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
     for signal in signals.forever() {
         match (signal, master) {
             (SIGUSR1, _) => server.reopen_log(),
+            (SIGHUP, Master::Nobody(_)) if terminal.is_gone() => break,
             (SIGHUP, Master::Nobody(notify)) => {
                 notify.reloading();
                 match alone.reload() {
@@ -193,11 +195,11 @@ impl Alone<'_> {
                 .to_owned()
                 .into());
         }
-        let is_new = |asked: &SocketAddr| !self.places.iter().any(|place| place.asked == *asked);
+        let is_new = |asked: &SocketAddr| !self.places.iter().any(|place| place.is_at(*asked));
         let fresh = Plan { listen: next.listen.iter().copied().filter(is_new).collect(), ..next.clone() };
         let added = Sockets::default().missing(&fresh)?;
         let mut places = self.places.clone();
-        places.retain(|place| next.listen.contains(&place.asked));
+        places.retain(|place| next.listen.iter().any(|asked| place.is_at(*asked)));
         places.extend(added.parts().0);
         let addresses: Vec<SocketAddr> = places.iter().map(|place| place.actual).collect();
         self.server.exchange(next.clone(), &addresses, added)?;

@@ -12,7 +12,7 @@ use super::child::{Child, Outfit, State};
 use super::control::{Caller, Control, Request};
 use super::message::{Order, Report};
 use super::notify::{self, Notify};
-use super::{Failure, Mission, Source, takeover};
+use super::{Failure, Mission, Source, Terminal, takeover};
 use crate::config::Plan;
 use crate::config::plan::Architecture;
 use crate::observe::admin;
@@ -36,6 +36,7 @@ pub struct Supervisor {
     /// Where this binary was when it was started: where the next one will be.
     pub(super) binary: PathBuf,
     told: Told,
+    terminal: Terminal,
     notify: Notify,
     backoff: Backoff,
     /// When another server process is due.
@@ -111,6 +112,7 @@ impl Supervisor {
             control,
             binary,
             told,
+            terminal: Terminal::now(),
             children: Vec::new(),
             restarts: BTreeMap::new(),
             notify: Notify::from_environment(),
@@ -174,6 +176,9 @@ impl Supervisor {
             self.children.iter().for_each(|child| child.process.signal(Signal::USR1));
         }
         if self.told.is_to_reload() {
+            if self.terminal.is_gone() {
+                self.begin_to_leave();
+            }
             self.ask(Request::Reload, None);
         }
         if self.told.is_to_upgrade() {

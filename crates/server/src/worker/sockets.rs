@@ -35,6 +35,13 @@ pub struct Place {
     pub foreign: bool,
 }
 
+impl Place {
+    /// Whether this is what a plan means; it may name the port that the kernel chose.
+    pub fn is_at(&self, asked: SocketAddr) -> bool {
+        [self.asked, self.actual].contains(&asked)
+    }
+}
+
 impl Sockets {
     /// Binds what the plan asks for and these do not have.
     ///
@@ -44,7 +51,7 @@ impl Sockets {
         let mut added = Vec::new();
         for &asked in &plan.listen {
             let failed = |error: io::Error| explain(asked, &error);
-            let present = self.0.iter().find(|address| address.place.asked == asked);
+            let present = self.0.iter().find(|address| address.place.is_at(asked));
             let mut actual = present.map_or(asked, |present| present.place.actual);
             if present.is_none() {
                 Listener::is_free(asked).map_err(failed)?;
@@ -95,7 +102,7 @@ impl Sockets {
     pub fn keep(&mut self, plan: &Plan) {
         let mut kept = Vec::new();
         for asked in &plan.listen {
-            if let Some(at) = self.0.iter().position(|address| address.place.asked == *asked) {
+            if let Some(at) = self.0.iter().position(|address| address.place.is_at(*asked)) {
                 let mut address = self.0.swap_remove(at);
                 address.sockets.truncate(queues(plan));
                 kept.push(address);
@@ -211,7 +218,10 @@ mod tests {
         sockets.add(added);
         sockets.keep(&second);
         assert_eq!((counts(&sockets), sockets.addresses()[0]), (vec![3, 3], before[1]));
-        sockets.keep(&plan(&["[::1]:0"], 1));
+        // By the port that the kernel chose.
+        let named = before[1].to_string();
+        assert!(sockets.missing(&plan(&[&named], 1)).expect("nothing to bind").0.is_empty());
+        sockets.keep(&plan(&[&named], 1));
         assert_eq!((counts(&sockets), sockets.addresses()), (vec![1], vec![before[1]]));
     }
 
