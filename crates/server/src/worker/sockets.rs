@@ -49,9 +49,11 @@ impl Sockets {
     /// In words: an address in use, or one that this process or machine may not have. Nothing is bound then.
     pub fn missing(&self, plan: &Plan) -> Result<Self, String> {
         let mut added = Vec::new();
+        // Port 0 may be asked for twice, and means two.
+        let mut known: Vec<&Address> = self.0.iter().collect();
         for &asked in &plan.listen {
             let failed = |error: io::Error| explain(asked, &error);
-            let present = self.0.iter().find(|address| address.place.is_at(asked));
+            let present = known.iter().position(|address| address.place.is_at(asked)).map(|at| known.remove(at));
             let mut actual = present.map_or(asked, |present| present.place.actual);
             if present.is_none() {
                 Listener::is_free(asked).map_err(failed)?;
@@ -91,7 +93,7 @@ impl Sockets {
     /// Adds those of `more`.
     pub fn add(&mut self, more: Self) {
         for mut address in more.0 {
-            match self.0.iter_mut().find(|present| present.place.asked == address.place.asked) {
+            match self.0.iter_mut().find(|present| present.place.actual == address.place.actual) {
                 Some(present) => present.sockets.append(&mut address.sockets),
                 None => self.0.push(address),
             }
@@ -103,7 +105,7 @@ impl Sockets {
         let mut kept = Vec::new();
         for asked in &plan.listen {
             if let Some(at) = self.0.iter().position(|address| address.place.is_at(*asked)) {
-                let mut address = self.0.swap_remove(at);
+                let mut address = self.0.remove(at);
                 address.sockets.truncate(queues(plan));
                 kept.push(address);
             }
@@ -204,6 +206,11 @@ mod tests {
 
     #[test]
     fn what_stays_keeps_its_sockets() {
+        let twice = plan(&["127.0.0.1:0", "127.0.0.1:0"], 1);
+        let mut sockets = Sockets::default();
+        sockets.add(sockets.missing(&twice).expect("free ports"));
+        sockets.keep(&twice);
+        assert!(sockets.addresses().len() == 2 && sockets.missing(&twice).expect("nothing to bind").0.is_empty());
         let first = plan(&["127.0.0.1:0", "[::1]:0"], 2);
         let mut sockets = Sockets::default();
         sockets.add(sockets.missing(&first).expect("free ports"));
