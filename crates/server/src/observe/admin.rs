@@ -22,10 +22,16 @@ pub fn start(listener: Listener, status: impl Fn() -> String + Send + 'static) -
     listener.set_nonblocking().map_err(failed)?;
     let thread = std::thread::Builder::new().name("amped-admin".into());
     let serve = move || {
+        // Held for the clients to come: just when descriptors are short somebody wants to know.
+        let mut spare = Vec::new();
         loop {
+            spare.extend((spare.len()..SPARE).map_while(|_| open.as_fd().try_clone_to_owned().ok()));
             match process::readable(&[listener.as_fd(), open.as_fd()], None).as_deref() {
                 Ok([_, true]) => return,
-                Ok([true, _]) => listener.serve_one(&status),
+                Ok([true, _]) => {
+                    spare.pop();
+                    listener.serve_one(&status);
+                }
                 _ => {}
             }
         }
@@ -142,6 +148,8 @@ fn answer(input: impl Read, mut output: impl Write, status: &impl Fn() -> String
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A loop may be quicker to take what is let go of for a client, so there are a few.
+const SPARE: usize = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 const MAX_HEAD: u64 = 16 * 1024;
 
