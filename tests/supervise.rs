@@ -111,9 +111,9 @@ fn reloads_under_load_fail_nobody_and_keep_connections() {
     let load = Load::on(server.address(), 4);
     let other = SITE.replace("site\"", "other\"");
     let reload = |round: usize| {
-        server.configure(if round % 2 == 0 { &other } else { SITE });
+        server.configure(if round.is_multiple_of(2) { &other } else { SITE });
         server.tell("reload");
-        let expected = if round % 2 == 0 { "other\n" } else { "one\n" };
+        let expected = if round.is_multiple_of(2) { "other\n" } else { "one\n" };
         let client = &mut kept[round % 10];
         // What is served is what the file says, from the moment that the command returns, on connections made before it.
         assert_eq!(client.get("/").text(), expected, "round {round}");

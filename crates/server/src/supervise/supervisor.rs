@@ -462,9 +462,8 @@ impl Supervisor {
     /// What was under way has succeeded, or nothing has changed.
     fn end_task(&mut self, outcome: Result<String, String>) {
         let Some(task) = self.task.take() else { return };
-        match (&outcome, task.next) {
-            (Ok(_), Some(next)) => self.settled = next,
-            _ => {}
+        if let (Ok(_), Some(next)) = (&outcome, task.next) {
+            self.settled = next;
         }
         if !self.is_leaving {
             self.sockets.keep(&self.settled.plan);
