@@ -409,7 +409,7 @@ fn signals_do_what_they_do_without_a_supervisor() {
     wait_until("it drains", || Client::connect(server.address(), None).is_err());
     server.signal(Signal::INT);
     assert_eq!(server.wait(), Some(1));
-    assert!(server.said().contains("told twice"), "{}", server.said());
+    wait_until("it says so", || server.said().contains("told twice"));
     wait_until("the server process has ended", || !is_alive(serving));
 }
 
