@@ -151,6 +151,7 @@ fn help_needs_no_manual() {
         "SIGUSR1",
         "--admin <ADDR:PORT|unix:PATH>",
         "/status",
+        "--user <USER>",
         "--no-supervisor",
     ] {
         assert!(help.contains(word), "serve --help does not say {word:?}: {help}");
@@ -535,7 +536,7 @@ fn a_full_disk_costs_lines_and_nothing_else(driver: Driver) {
     wait_until("lines are written again", || lines(&log).iter().any(|line| line.contains("?again")));
     assert!(lines(&log).iter().all(|line| line.matches("GET /").count() <= 1), "lines run into each other");
     assert!(lines(&log).last().is_some_and(|line| line.starts_with("127.0.0.1 ")));
-    assert!(server.said().contains("lines"), "what was lost is told: {}", server.said());
+    wait_until("what was lost is told", || server.said().contains("lines"));
     server.signal(Signal::TERM);
     assert_eq!(server.wait(), Some(0));
     drop(server);

@@ -388,16 +388,20 @@ fn too_many_connections_are_turned_away(driver: Driver) {
     let root = folder.path().display();
     let server = Server::run(driver, &format!("[limits]\nmax_connections = 20\n[[sites]]\nroot = \"{root}\""));
     let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
-    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200));
+    // One that comes in when it is nearly full may be told that its answer is its last.
+    clients.retain_mut(|client| client.get("/").field("connection").is_none());
+    assert!(clients.len() >= 10, "only {} may stay", clients.len());
+    clients.extend((clients.len()..20).map(|_| server.connect()));
+    wait_until("it is full", || server.number("/connections") == 20);
     for _ in 0..5 {
         let mut more = server.connect();
         let _ = more.try_send(get("/"));
         assert!(more.try_answer(false).is_err(), "the 21st was served");
     }
     assert_eq!(server.number("/counters/turned_away"), 5);
-    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200, "those inside stay"));
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200, "those inside are served"));
     clients.truncate(10);
-    wait_until("there is room", || server.number("/connections") == 10);
+    wait_until("there is room", || server.number("/connections") <= 10);
     assert_eq!(server.get("/").status(), 200);
 }
 

@@ -3,8 +3,9 @@
 mod harness;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -59,7 +60,7 @@ fn a_killed_server_is_replaced_and_nobody_is_refused() {
     // One that ends itself, in the middle of a request.
     let before = server.server();
     let mut client = server.connect();
-    client.send(get("/fault/abort"));
+    client.send(get("/.amped-test/abort"));
     assert!(client.try_answer(false).is_err());
     wait_until("another server process", || server.servers("ready").first().is_some_and(|now| *now != before));
     let status = server.tell("status");
@@ -72,7 +73,7 @@ fn an_endless_loop_is_found_named_and_replaced() {
     let before = server.server();
     let start = Instant::now();
     let mut stuck = server.connect();
-    stuck.send(get("/fault/spin"));
+    stuck.send(get("/.amped-test/spin"));
     wait_until("it is said", || server.said().contains("is in one turn for"));
     assert!(start.elapsed() < Duration::from_secs(2), "said after {:?}", start.elapsed());
     wait_until("it is replaced", || server.servers("ready").first().is_some_and(|now| *now != before));
@@ -82,7 +83,7 @@ fn an_endless_loop_is_found_named_and_replaced() {
     wait_until("the stuck one is gone", || !is_alive(before));
     let said = server.said();
     assert_eq!(said.matches("is in one turn for 1").count(), 2, "once as slow and once as stuck: {said}");
-    assert!(said.contains("endless_loop (fault.rs:") && said.contains("turn (h1.rs:"), "{said}");
+    assert!(said.contains("endless_loop (faults.rs:") && said.contains("turn (h1.rs:"), "{said}");
     let status = server.tell("status");
     assert!(status.contains("restarts: 1 × stuck"), "{status}");
 }
@@ -104,14 +105,17 @@ fn a_stopped_machine_is_not_a_stuck_one() {
 
 #[test]
 fn reloads_under_load_fail_nobody_and_keep_connections() {
-    let server = Supervised::start("workers = 2");
+    // A process in its sandbox opens no folder that it was not started with.
+    let settings = "workers = 2\nsandbox = false\n";
+    let server = Supervised::start(settings);
     let before = server.server();
     let mut kept: Vec<Client> = (0..10).map(|_| server.connect()).collect();
     kept.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "one\n"));
     let load = Load::on(server.address(), 4);
-    let other = SITE.replace("site\"", "other\"");
+    let one = format!("{settings}{SITE}");
+    let other = one.replace("site\"", "other\"");
     let reload = |round: usize| {
-        server.configure(if round.is_multiple_of(2) { &other } else { SITE });
+        server.configure(if round.is_multiple_of(2) { &other } else { &one });
         server.tell("reload");
         let expected = if round.is_multiple_of(2) { "other\n" } else { "one\n" };
         let client = &mut kept[round % 10];
@@ -138,10 +142,67 @@ fn reloads_under_load_fail_nobody_and_keep_connections() {
 }
 
 #[test]
+fn what_a_sandbox_shuts_is_reloaded_in_another_process() {
+    let server = Supervised::start("workers = 2");
+    let load = Load::on(server.address(), 3);
+    let first = server.server();
+    // What it serves already it may open again.
+    server.configure(&format!("{SITE}[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"a\"\n"));
+    server.tell("reload");
+    server.configure("workers = 2");
+    server.tell("reload");
+    // A folder that was not in the plan.
+    server.configure(&format!("workers = 2\n{}", SITE.replace("site\"", "other\"")));
+    assert!(server.tell("reload").contains("in another process"), "{}", server.said());
+    assert_eq!(server.get("/").text(), "other\n");
+    let second = server.server();
+    assert_ne!(second, first);
+    // Another folder under the same name, which only the one that has tried to open it knows.
+    fs::rename(server.path("other"), server.path("old")).expect("own folder");
+    fs::create_dir(server.path("other")).expect("own folder");
+    fs::write(server.path("other/index.html"), "new\n").expect("own folder");
+    server.tell("reload");
+    assert_eq!(server.get("/").text(), "new\n");
+    wait_until("the first is gone", || !is_alive(first));
+    assert!(load.end() > 100);
+}
+
+#[test]
+fn the_numbers_tell_of_the_supervision() {
+    let server = Supervised::start("");
+    let admin = server.path("admin");
+    let settings = format!("admin = \"unix:{}\"", admin.display());
+    server.configure(&settings);
+    server.tell("reload");
+    let ask = |path: &str| {
+        let mut stream = UnixStream::connect(&admin).expect("somebody answers");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        answer
+    };
+    let before = server.server();
+    let status = ask("/status");
+    assert!(status.contains("\"restarts\":0") && status.contains("\"state\":\"ready\""), "{status}");
+    assert!(status.contains(&format!("\"id\":{before}")), "{status}");
+    kill(before, Signal::KILL);
+    wait_until("another server process", || server.servers("ready").first().is_some_and(|now| *now != before));
+    let metrics = ask("/metrics");
+    assert!(metrics.contains("\namped_restarts_total 1\n"), "{metrics}");
+    // Whoever has taken over answers for the server, also after an upgrade.
+    server.tell("upgrade");
+    wait_until("the next one answers", || ask("/status").contains(&format!("\"id\":{}", server.server())));
+    assert!(ask("/readyz").starts_with("HTTP/1.1 200"));
+    server.configure(&format!("{settings}\nadmin_token = \"0123456789abcdef\""));
+    server.tell("reload");
+    assert!(ask("/status").starts_with("HTTP/1.1 401"), "a token is asked for from the reload on");
+}
+
+#[test]
 fn memory_keeps_what_a_reload_does_not_concern() {
     let sites = |body: &str| {
         format!(
-            "revalidate = \"1h\"\n[[sites]]\nroot = \"site\"\n[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"{body}\"\n"
+            "sandbox = false\nrevalidate = \"1h\"\n[[sites]]\nroot = \"site\"\n[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"{body}\"\n"
         )
     };
     let server = Supervised::start(&sites("1"));
@@ -169,7 +230,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
     for (toml, words) in [
         ("workers = \"many\"", &["workers", "amped.toml"][..]),
         ("listen = \"127.0.0.1:0\"\n[[sites]]\nroot = \"/no/such/folder\"", &["/no/such/folder"]),
-        ("listen = [\"127.0.0.1:0\", \"192.0.2.1:80\"]", &["192.0.2.1:80", "no interface"]),
+        ("user = \"root\"\nlisten = [\"127.0.0.1:0\", \"192.0.2.1:80\"]", &["192.0.2.1:80", "no interface"]),
     ] {
         server.configure(toml);
         let said = server.refused("reload");
@@ -484,7 +545,7 @@ fn sockets_are_taken_from_the_service_manager() {
                 folder.display()
             ));
             shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-            shell.env("AMPED_FAULTS", folder.join("faults"));
+            shell.env("AMPED_TEST_FAULTS_AT_START", folder.join("faults"));
             *command = shell;
         });
         wait_until("both addresses", || server.addresses().len() == 2);
@@ -512,7 +573,7 @@ fn sockets_are_taken_from_the_service_manager() {
 
 #[test]
 fn without_a_supervisor_it_reloads_itself() {
-    let server = Supervised::start_as("", |command, folder| {
+    let server = Supervised::start_as("sandbox = false", |command, folder| {
         let mut alone = Command::new(folder.join("amped"));
         alone.args(["run", "--no-supervisor", "-c"]).arg(folder.join("amped.toml"));
         alone.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -520,7 +581,10 @@ fn without_a_supervisor_it_reloads_itself() {
     });
     let mut client = server.connect();
     assert_eq!(client.get("/").text(), "one\n");
-    server.configure(&format!("listen = [\"127.0.0.1:0\", \"[::1]:0\"]\n{}", SITE.replace("site\"", "other\"")));
+    server.configure(&format!(
+        "listen = [\"127.0.0.1:0\", \"[::1]:0\"]\nsandbox = false\n{}",
+        SITE.replace("site\"", "other\"")
+    ));
     server.signal(Signal::HUP);
     wait_until("the other folder", || client.get("/").text() == "other\n");
     server.configure("workers = 7");

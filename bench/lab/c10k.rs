@@ -52,7 +52,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     for subject in modem_servers {
         let mut points = Vec::new();
         let mut each = Vec::new();
-        for clients in lab.pick(vec![10_000], vec![1_000, 5_000, 10_000, 17_500]) {
+        for clients in lab.pick(vec![10_000], vec![1_000, 5_000, 10_000, 19_000]) {
             match modems(lab, &subject, &root, clients) {
                 Ok(seen) => {
                     points.push((f64::from(clients), seen.fast_p99));
@@ -129,7 +129,7 @@ struct Seen {
 /// Test two.
 fn modems(lab: &Lab, subject: &Subject, root: &std::path::Path, clients: u32) -> Result<Seen> {
     let running = subject.serve(lab, root, "64MB", None)?;
-    let fast = |time: &str| lab.load(&format!("{} -c 1 --rate 100 -d {time} --timeout 20s", running.url("/512")));
+    let fast = |time: &str| lab.probe(&format!("{} -c 1 --rate 100 -d {time} --timeout 20s", running.url("/512")), 1);
     fast("500ms")?;
     let family = running.family();
     let (memory, processor) = (family.proportional_bytes(), family.cpu_seconds());

@@ -52,7 +52,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         about: format!(
             "A probe of 4 connections asks {PROBE} times a second for one file in memory, 48 other connections ask {OTHERS} times a \
              second for 100 popular files and, by a growing share, for any of 200,000. Memory {} MB, disk {READS} reads/s, one \
-             core, latencies from the intended time.",
+             core, latencies from the intended time; the middle one of {PROBES} probes.",
             MEMORY >> 20
         ),
         shows: format!("The probe's 99th percentile at its worst: {}.", said.join(", ")),
@@ -82,17 +82,18 @@ fn measure(lab: &Lab, subject: &Subject, files: &Files, share: u32) -> Result<Po
     files.fill_memory(100, &scarce)?;
     let running = subject.serve(lab, files.root(), "32MB", Some(&scarce))?;
     let list = files.list(200_000)?;
-    let (rest, time) = (100 - share, lab.pick(4, 10));
+    let (rest, time) = (100 - share, lab.pick(2, 5));
     let mix = if share == 0 { "100%:100".into() } else { format!("{rest}%:100,{share}%:all") };
     let url = running.url("/");
     lab.load(&format!("{} -c 4 -d 500ms --rate {PROBE}", running.url(files.first())))?;
     let others = lab.start_load(&format!(
         "{url} -c 48 -d {}s --rate {OTHERS} --urls {} --mix {mix} --timeout 20s",
-        time + 3,
+        PROBES as u32 * time + 4,
         list.display()
     ))?;
     std::thread::sleep(std::time::Duration::from_secs(2));
-    let probe = lab.load(&format!("{} -c 4 -d {time}s --rate {PROBE} --timeout 20s", running.url(files.first())))?;
+    let probe = format!("{} -c 4 -d {time}s --rate {PROBE} --timeout 20s", running.url(files.first()));
+    let probe = lab.probe(&probe, PROBES)?;
     // What is still under way is waited for, up to the time-out: those are not this experiment's answers.
     let others = others.interrupt()?;
     Ok(Point {
@@ -104,6 +105,7 @@ fn measure(lab: &Lab, subject: &Subject, files: &Files, share: u32) -> Result<Po
     })
 }
 
+const PROBES: usize = 3;
 const PROBE: u32 = 500;
 const OTHERS: u32 = 3000;
 /// Page cache included.

@@ -30,17 +30,28 @@ pub fn run(lab: &Lab) -> Result<Figure> {
                 Ok((mixed, probe)) => {
                     throughput.push((f64::from(count_of_helpers), mixed.per_second()));
                     latency.push((f64::from(count_of_helpers), probe.latency_ms("p99")));
-                    rows.push(row(&format!("{spindles} spindles, {count_of_helpers} helpers"), &mixed, &probe));
+                    rows.push(row(
+                        &format!("{}, {}", counted(spindles, "spindle"), counted(count_of_helpers, "helper")),
+                        &mixed,
+                        &probe,
+                    ));
                 }
-                Err(error) => notes.push(format!("{spindles} spindles, {count_of_helpers} helpers: {error}")),
+                Err(error) => notes.push(format!("{spindles} spindles, helpers {count_of_helpers}: {error}")),
             }
         }
         println!("store: {spindles} spindles");
-        served.push(Line { name: format!("{spindles} spindles"), points: throughput });
-        hits.push(Line { name: format!("{spindles} spindles"), points: latency });
+        served.push(Line { name: counted(spindles, "spindle"), points: throughput });
+        hits.push(Line { name: counted(spindles, "spindle"), points: latency });
     }
     let enough: Vec<_> =
         served.iter().filter_map(|line| Some(format!("{} for {}", enough(line)?, line.name))).collect();
+    let mut starts = Vec::new();
+    for (name, shared) in [("a cold start, shared jobs", true), ("a cold start, a job for each request", false)] {
+        let (start, probe) = cold_start(lab, &files, shared)?;
+        starts.push(format!("{} with {name}", count(start.per_second())));
+        rows.push(row(name, &start, &probe));
+    }
+    println!("store: cold starts");
     let (definition, probe) = definition(lab, &files)?;
     rows.push(row("2,500/s, 5,500 connections", &definition, &probe));
     let minutes = lab.pick(0.5, 10.0);
@@ -48,14 +59,16 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         title: "The image store".into(),
         about: format!(
             "200,000 files, memory {} MB. Helpers: 256 connections, a closed loop, 10% of requests for any file, 90% for 2,000; a \
-             spindle stands for {A_SPINDLE} reads/s of the disk's limit. Last row: an open loop of 2,500 requests/s on 5,500 keep-alive connections for \
+             spindle stands for {A_SPINDLE} reads/s of the disk's limit. Cold starts: 256 connections ask for {COLD} \
+             files that nobody has read yet, 320 reads/s, 8 helpers. Last row: an open loop of 2,500 requests/s on 5,500 keep-alive connections for \
              {minutes} minutes, 6% of them for any file, 1,000 reads/s. The probe asks 200 times a second for a file in memory.",
             MEMORY >> 20
         ),
         shows: format!(
-            "95% of the best throughput needs helpers: {}; 2,500 requests/s with 5,500 connections: median {}, 99th percentile {}, \
+            "95% of the best throughput needs helpers: {} (the limit is a rate, it has no arms that seek); requests/s: {}; 2,500 requests/s with 5,500 connections: median {}, 99th percentile {}, \
              {} errors; a file in memory meanwhile: 99th percentile {}.",
             enough.join(", "),
+            starts.join(", "),
             millis(definition.latency_ms("p50")),
             millis(definition.latency_ms("p99")),
             count(definition.errors()),
@@ -83,6 +96,10 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     })
 }
 
+fn counted(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 fn row(name: &str, mixed: &Answers, probe: &Answers) -> Vec<String> {
     vec![
         name.to_owned(),
@@ -104,40 +121,49 @@ fn enough(line: &Line) -> Option<f64> {
 
 fn sweep(lab: &Lab, subject: &Subject, files: &Files, reads: u32) -> Result<(Answers, Answers)> {
     let mix = "90%:2000,10%:all";
-    together(lab, subject, files, reads, &format!("-c 256 --mix {mix}"), lab.pick(4, 15))
+    together(lab, subject, (files, POPULAR), reads, &format!("-c 256 --warm-up 2s --mix {mix}"), lab.pick(4, 15))
+}
+
+/// Everybody wants the same files, and none is in memory.
+fn cold_start(lab: &Lab, files: &Files, shared: bool) -> Result<(Answers, Answers)> {
+    let subject = Subject::amped("amped", &format!("workers = 1\nhelpers = 8\nshared_jobs = {shared}\n"));
+    let mix = format!("100%:{COLD}");
+    together(lab, &subject, (files, 0), 4 * A_SPINDLE, &format!("-c 256 --mix {mix}"), lab.pick(6, 10))
 }
 
 fn definition(lab: &Lab, files: &Files) -> Result<(Answers, Answers)> {
     let subject = Subject::amped("amped", "workers = 1\n");
-    let words = "-c 5500 --rate 2500 --mix 94%:2000,6%:all";
-    together(lab, &subject, files, 1000, words, lab.pick(30, 600))
+    let words = "-c 5500 --warm-up 2s --rate 2500 --mix 94%:2000,6%:all";
+    together(lab, &subject, (files, POPULAR), 1000, words, lab.pick(30, 600))
 }
 
-/// A load, and the probe beside it.
+/// A load, and the probe beside it; so many of the files are in memory at first.
 fn together(
     lab: &Lab,
     subject: &Subject,
-    files: &Files,
+    (files, in_memory): (&Files, usize),
     reads: u32,
     words: &str,
     seconds: u32,
 ) -> Result<(Answers, Answers)> {
     let scarce = Scarce::new(MEMORY, reads, files.root())?;
     drop_caches()?;
-    files.fill_memory(2000, &scarce)?;
+    files.fill_memory(in_memory, &scarce)?;
     let running = subject.serve(lab, files.root(), "64MB", Some(&scarce))?;
     let list = files.list(200_000)?;
     let (url, hot) = (running.url("/"), running.url(files.first()));
     let (list, sources) = (list.display(), from_many_addresses());
-    let mixed =
-        lab.start_load(&format!("{url} {words} --warm-up 2s -d {seconds}s --urls {list} --timeout 30s{sources}"))?;
+    let mixed = lab.start_load(&format!("{url} {words} -d {seconds}s --urls {list} --timeout 30s{sources}"))?;
     std::thread::sleep(std::time::Duration::from_secs(3));
-    let probe = lab.load(&format!("{hot} -c 4 --rate 200 -d {}s --timeout 20s", seconds.saturating_sub(2).max(2)))?;
+    let probe =
+        lab.probe(&format!("{hot} -c 4 --rate 200 -d {}s --timeout 20s", seconds.saturating_sub(2).max(2)), 1)?;
     Ok((mixed.wait()?, probe))
 }
 
 /// 5,400 revolutions a minute and a seek: about 80 reads a second.
 const A_SPINDLE: u32 = 80;
+const POPULAR: usize = 2000;
+const COLD: u32 = 1000;
 const SPINDLES: [(u32, u32); 3] = [(1, A_SPINDLE), (4, 4 * A_SPINDLE), (16, 16 * A_SPINDLE)];
 /// Page cache included.
 const MEMORY: u64 = 180 << 20;

@@ -12,12 +12,14 @@
 //!   when it is seen that a file has changed), at what one log has lost, or at connections turned away (with mp they wait).
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its own part of the harness")]
 
+mod browser;
 mod client;
 mod folder;
 mod server;
 pub mod stall;
 pub mod supervised;
 
+pub use browser::Browser;
 pub use client::{Answer, Client, get};
 pub use folder::{Folder, pattern};
 pub use server::{Driver, Server, binary, is_root};

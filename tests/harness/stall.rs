@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -35,6 +36,8 @@ struct Device {
     files: Vec<(String, Vec<u8>)>,
     /// While it hangs: the requests that are not answered.
     kept: Mutex<Option<Vec<Request>>>,
+    /// Looking up and reading answer EIO.
+    fails: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,12 @@ impl Hanging {
         let options = CString::new(options)?;
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
         mount("amped-test", place.path(), "fuse", flags, options.as_c_str())?;
-        let device = Arc::new(Device { channel, files: files.into_iter().collect(), kept: Mutex::new(None) });
+        let device = Arc::new(Device {
+            channel,
+            files: files.into_iter().collect(),
+            kept: Mutex::new(None),
+            fails: AtomicBool::new(false),
+        });
         let server = Arc::clone(&device);
         // It ends with the mount, whose last user may outlive this value.
         std::thread::spawn(move || server.serve());
@@ -85,6 +93,11 @@ impl Hanging {
     /// From now on nothing is answered.
     pub fn hang(&self) {
         self.device.kept.lock().expect("nobody panics with it").get_or_insert_default();
+    }
+
+    /// From now on looking up and reading fail as on a broken disk, or do not.
+    pub fn fail(&self, fails: bool) {
+        self.device.fails.store(fails, Relaxed);
     }
 
     /// Requests that wait for an answer.
@@ -185,6 +198,7 @@ impl Device {
         let answer = match request.operation {
             FORGET | BATCH_FORGET | INTERRUPT => return,
             INIT => Ok(init()),
+            LOOKUP | READ if self.fails.load(Relaxed) => Err(INPUT_OUTPUT),
             LOOKUP => self.look_up(&request.rest),
             GETATTR => self.attributes(request.node).map(|facts| [vec![0; 16], facts].concat()),
             OPEN | OPENDIR => Ok(vec![0; 16]),
@@ -275,6 +289,7 @@ const RELEASEDIR: u32 = 29;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 const NO_ENTRY: i32 = 2;
+const INPUT_OUTPUT: i32 = 5;
 const NOT_SUPPORTED: i32 = 38;
 const CHANGED: u64 = 1_600_000_000;
 const LARGEST_REQUEST: usize = 1 << 20;

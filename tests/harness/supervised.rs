@@ -46,7 +46,7 @@ impl Supervised {
         let mut command = Command::new(folder.path().join("amped"));
         command.args(["run", "-c"]).arg(folder.path().join("amped.toml"));
         command.arg("--pid-file").arg(folder.path().join("amped.pid"));
-        command.env("AMPED_FAULTS", folder.path().join("faults"));
+        command.env("AMPED_TEST_FAULTS", "1").env("AMPED_TEST_FAULTS_AT_START", folder.path().join("faults"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         adjust(&mut command, folder.path());
         fs::write(folder.path().join("amped.toml"), configuration(toml)).expect("own folder");

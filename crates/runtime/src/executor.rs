@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,8 @@ type Runnable = async_task::Runnable<Arc<Inbox>>;
 thread_local! {
     static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { places: Vec::new(), free: Vec::new(), cancelled: 0 }) };
     static QUEUE: RefCell<VecDeque<Runnable>> = const { RefCell::new(VecDeque::new()) };
+    /// Tasks of this thread that ended by a panic.
+    static PANICS: Cell<u64> = const { Cell::new(0) };
     /// The inbox of the loop that runs on this thread, as an address.
     static LOOP: Cell<*const Inbox> = const { Cell::new(std::ptr::null()) };
 }
@@ -159,14 +162,27 @@ impl Tasks {
 struct Placed<F> {
     future: F,
     place: u32,
+    /// Without it the loop means nothing: its panic is the loop's.
+    is_vital: bool,
 }
 
 impl<F: Future<Output = ()>> Future for Placed<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let is_vital = self.is_vital;
         // SAFETY: `future` is pinned whenever `self` is: it is never moved out, and `Drop` does not touch it.
-        unsafe { self.map_unchecked_mut(|this| &mut this.future) }.poll(context)
+        let future = unsafe { self.map_unchecked_mut(|this| &mut this.future) };
+        // The future is dropped, not polled again; what it shared was behind guards that the unwinding let go of, and what the
+        // kernel uses belongs to the driver's sources.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
+            Ok(poll) => poll,
+            Err(panic) if is_vital => resume_unwind(panic),
+            Err(_) => {
+                PANICS.set(PANICS.get() + 1);
+                Poll::Ready(())
+            }
+        }
     }
 }
 
@@ -178,9 +194,10 @@ impl<F> Drop for Placed<F> {
 }
 
 /// Starts a task on this thread's loop. It runs at the latest in the loop's next turn, and to its end unless the loop ends.
-pub(crate) fn spawn(inbox: &Arc<Inbox>, future: impl Future<Output = ()> + 'static) {
+/// A panic ends the task, and the loop if the task is vital.
+pub(crate) fn spawn(inbox: &Arc<Inbox>, is_vital: bool, future: impl Future<Output = ()> + 'static) {
     let place = TASKS.with_borrow_mut(Tasks::reserve);
-    let placed = Placed { future, place };
+    let placed = Placed { future, place, is_vital };
     let builder = async_task::Builder::new().metadata(Arc::clone(inbox));
     let (runnable, task) = builder.spawn_local(|_| placed, Inbox::schedule);
     TASKS.with_borrow_mut(|tasks| tasks.places[place as usize] = Some(task));
@@ -204,6 +221,11 @@ pub(crate) fn asleep<T>(call: impl FnOnce() -> T) -> Option<T> {
     // SAFETY: null, or the inbox that `Entered` holds until it has taken the address away; both live on this thread.
     let inbox = unsafe { LOOP.get().as_ref() }?;
     inbox.sleeper.sleep(|| inbox.notified.load(Ordering::SeqCst), call)
+}
+
+/// How many tasks of this thread have ended by a panic.
+pub(crate) fn panics() -> u64 {
+    PANICS.get()
 }
 
 /// Whether a task waits to run.

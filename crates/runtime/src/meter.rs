@@ -17,7 +17,11 @@ pub struct Meter {
     origin: Instant,
     /// Bucket i counts turns of less than 2^i microseconds (and at least half that).
     buckets: [AtomicU64; BUCKETS],
+    /// All turns together.
+    total_ns: AtomicU64,
     longest_ns: AtomicU64,
+    /// The shortest turn since somebody last asked for it.
+    shortest_ns: AtomicU64,
     worst: Mutex<Option<Worst>>,
     /// The slowest timed step of the present turn.
     step_ns: AtomicU64,
@@ -53,7 +57,9 @@ impl Default for Meter {
         Self {
             origin: Instant::now(),
             buckets: Default::default(),
+            total_ns: AtomicU64::default(),
             longest_ns: AtomicU64::default(),
+            shortest_ns: AtomicU64::new(u64::MAX),
             worst: Mutex::default(),
             step_ns: AtomicU64::default(),
             step: Mutex::default(),
@@ -114,6 +120,10 @@ impl Meter {
         let nanos = took.as_nanos() as u64;
         let bucket = &self.buckets[bucket(nanos)];
         bucket.store(bucket.load(Relaxed) + 1, Relaxed);
+        if nanos < self.shortest_ns.load(Relaxed) {
+            self.shortest_ns.store(nanos, Relaxed);
+        }
+        self.total_ns.store(self.total_ns.load(Relaxed) + nanos, Relaxed);
         if nanos > self.longest_ns.load(Relaxed) {
             self.longest_ns.store(nanos, Relaxed);
             let step = match self.step_ns.load(Relaxed) {
@@ -127,6 +137,15 @@ impl Meter {
         }
         if self.step_ns.load(Relaxed) != 0 {
             self.step_ns.store(0, Relaxed);
+        }
+    }
+
+    /// The shortest turn since the last call, for the loop itself: its lag. A request waits for about a turn before it is looked at;
+    /// where even the shortest one was long, that is no accident. Zero when there was none.
+    pub fn lag(&self) -> Duration {
+        match self.shortest_ns.swap(u64::MAX, Relaxed) {
+            u64::MAX => Duration::ZERO,
+            nanos => Duration::from_nanos(nanos),
         }
     }
 
@@ -155,6 +174,11 @@ impl Meter {
         self.buckets.iter().enumerate().map(|(index, count)| (1 << index, count.load(Relaxed)))
     }
 
+    /// How long all turns took together.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.total_ns.load(Relaxed))
+    }
+
     /// Turns so far.
     pub fn turns(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
@@ -174,13 +198,14 @@ fn used() -> [u64; 3] {
     [micros(usage.ru_utime) + micros(usage.ru_stime), usage.ru_nvcsw as u64, usage.ru_nivcsw as u64]
 }
 
-fn bucket(nanos: u64) -> usize {
+/// The place of a time among buckets of which number i holds what is below 2^i microseconds, and the last one the rest.
+pub(crate) fn bucket(nanos: u64) -> usize {
     let micros = nanos / 1000;
     ((u64::BITS - micros.leading_zeros()) as usize).min(BUCKETS - 1)
 }
 
 /// The last bucket holds everything from half a second up.
-const BUCKETS: usize = 21;
+pub(crate) const BUCKETS: usize = 21;
 
 #[cfg(test)]
 mod tests {
@@ -209,6 +234,8 @@ mod tests {
         assert!(worst.blocked >= 1, "the sleep gave the processor up");
         assert!(worst.processor < worst.took, "which did not work meanwhile");
         assert_eq!(meter.turns(), 2);
+        assert!(meter.lag() < Duration::from_millis(1), "the shorter of the two");
+        assert_eq!(meter.lag(), Duration::ZERO);
         assert_eq!((meter.turn(), meter.thread()), (None, 0));
         meter.belongs_here();
         assert_eq!((meter.turn(), meter.thread()), (Some(0), crate::stack::thread()));

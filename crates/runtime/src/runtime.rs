@@ -60,12 +60,12 @@ impl Runtime {
     /// When waiting fails, which would mean a broken driver.
     ///
     /// # Panics
-    /// When another loop runs on this thread.
+    /// When another loop runs on this thread; when `main` or another vital task does.
     pub fn run<T: 'static>(self: &Rc<Self>, main: impl Future<Output = T> + 'static) -> io::Result<T> {
         let entered = executor::enter(&self.inbox);
         let outcome = Rc::new(RefCell::new(None));
         let slot = Rc::clone(&outcome);
-        self.spawn(async move { *slot.borrow_mut() = Some(main.await) });
+        self.spawn_vital(async move { *slot.borrow_mut() = Some(main.await) });
         self.listen_to_inbox();
         self.meter.belongs_here();
         let result = loop {
@@ -85,9 +85,19 @@ impl Runtime {
         result
     }
 
-    /// Starts a task on this loop; it runs to its end unless the loop ends before.
+    /// Starts a task on this loop; it runs to its end unless the loop ends before. If it panics, it ends, and nothing else does.
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        executor::spawn(&self.inbox, future);
+        executor::spawn(&self.inbox, false, future);
+    }
+
+    /// Starts a task without which the loop is of no use: a panic in it goes through `run`.
+    pub fn spawn_vital(&self, future: impl Future<Output = ()> + 'static) {
+        executor::spawn(&self.inbox, true, future);
+    }
+
+    /// Tasks that ended by a panic.
+    pub fn panics(&self) -> u64 {
+        executor::panics()
     }
 
     /// The loop's clock.
@@ -132,6 +142,11 @@ impl Runtime {
         self.driver().end_idle();
     }
 
+    /// Ends the wait of the `count` streams that have idled longest, of those that may idle for at most `left` more; says how many.
+    pub fn end_longest_idle(&self, count: usize, left: Duration) -> usize {
+        self.driver().end_longest_idle(count, u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+    }
+
     pub(crate) fn driver(&self) -> RefMut<'_, Driver> {
         self.driver.borrow_mut()
     }
@@ -166,7 +181,7 @@ impl Runtime {
     /// A task that moves in what other threads have left. It ends with the loop.
     fn listen_to_inbox(self: &Rc<Self>) {
         let this = Rc::clone(self);
-        self.spawn(async move {
+        self.spawn_vital(async move {
             while poll_fn(|context| this.driver().readable(this.arrivals, context)).await.is_ok() {
                 this.inbox.collect();
             }

@@ -115,7 +115,12 @@ fn wanted(args: &[String]) -> Result<Option<Vec<&'static (&'static str, Experime
     Ok(Some(if wanted.is_empty() { EXPERIMENTS.iter().collect() } else { wanted }))
 }
 
-const NEEDS: &[Need] = &[need("taskset", "util-linux"), need("setpriv", "util-linux"), need("strace", "strace")];
+const NEEDS: &[Need] = &[
+    need("taskset", "util-linux"),
+    need("chrt", "util-linux"),
+    need("setpriv", "util-linux"),
+    need("strace", "strace"),
+];
 
 const HELP: &str = "\
 cargo xtask lab [EXPERIMENT...] [OPTIONS]

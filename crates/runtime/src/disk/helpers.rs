@@ -1,9 +1,13 @@
 //! Helpers: a bounded pool of threads for whatever can block, shared by all loops.
 //!
-//! Jobs wait in one queue, first in first out. When the queue is half full the newest go first, because the oldest have waited
-//! so long that their clients are likely to give up anyway; when it is full the oldest is refused, so a newcomer always has a
+//! Jobs wait in one queue, first in first out. When the queue is a standing one (`codel`) or half full the newest go first,
+//! because the oldest have waited so long that their clients are likely to give up anyway; who has waited too long is refused,
+//! and who cannot be served in time is refused at once; when it is full the oldest is refused, so a newcomer always has a
 //! chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one
 //! thread of their own, so that helpers held by a dead disk do not hold them too.
+//!
+//! A helper whose job takes more than a second counts as stuck. A folder with half of the helpers stuck in it gets no more of
+//! them, and stuck ones are replaced, up to as many as there were: a dead mount starves nobody else.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -15,6 +19,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::codel::Codel;
+use crate::meter::{BUCKETS, bucket};
+
 /// A handle on the pool; clones share it.
 #[derive(Clone, Debug)]
 pub struct Helpers(Arc<Pool>);
@@ -24,6 +31,10 @@ pub struct Helpers(Arc<Pool>);
 pub enum Class {
     /// A request waits for it.
     Serve,
+    /// Likewise, and it is not refused for having to wait.
+    Essential,
+    /// Likewise, and it is the first to be refused.
+    Sheddable,
     /// Memory answers meanwhile; small and quick unless the disk is in trouble.
     Urgent,
 }
@@ -51,14 +62,31 @@ pub struct Stats {
     pub queued: usize,
     /// Jobs run.
     pub ran: u64,
-    /// Jobs refused because the queue was full.
+    /// Jobs refused, for whichever reason.
     pub refused: u64,
+    /// Those of them that had waited too long in a standing queue.
+    pub late: u64,
+    /// Those of them that were refused at once, because they would have to wait too long.
+    pub no_room: u64,
+    /// How often the queue has become a standing one.
+    pub incidents: u64,
+    /// Whether it is one now.
+    pub standing: bool,
+    /// Helpers started in place of stuck ones.
+    pub replaced: u64,
+    /// Jobs that panicked.
+    pub panicked: u64,
     /// Jobs dropped because nobody wanted them any more.
     pub dropped: u64,
     /// The queue's delay, a moving average.
     pub delay: Duration,
     /// The longest a job has waited before a helper began it.
     pub longest_delay: Duration,
+    /// Jobs by how long they waited: bucket i counts delays of less than 2^i microseconds (and at least half that), the last one
+    /// all that are longer.
+    pub delays: [u64; BUCKETS],
+    /// What all jobs have waited together.
+    pub total_delay: Duration,
 }
 
 #[derive(Debug)]
@@ -69,34 +97,48 @@ struct Pool {
     origin: Instant,
     helpers: usize,
     bound: usize,
-    /// By helper: when its job began, in milliseconds since `origin` plus one; 0 while it has none.
+    /// By helper: when its job began, in milliseconds since `origin` plus one; 0 while it has none. Helper 0 is the urgent one.
     began: Vec<AtomicU64>,
+    /// By helper: the folder of its job.
+    folders: Vec<AtomicUsize>,
     ran: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
     delay_us: AtomicU64,
     longest_delay_us: AtomicU64,
+    delays: [AtomicU64; BUCKETS],
+    total_delay_ns: AtomicU64,
     queued: AtomicUsize,
+    late: AtomicU64,
+    no_room: AtomicU64,
+    replaced: AtomicU64,
+    panicked: AtomicU64,
+    is_standing: AtomicBool,
 }
 
-#[derive(Default)]
 struct Queues {
     serve: VecDeque<Waiting>,
     urgent: VecDeque<Waiting>,
     threads: usize,
     idle: usize,
     urgent_thread: bool,
+    /// Places of helpers that have ended.
+    free: Vec<usize>,
+    codel: Codel,
 }
 
 struct Waiting {
     since: Instant,
+    class: Class,
+    folder: usize,
     work: Box<dyn Work>,
 }
 
 /// A job without its type.
 trait Work: Send {
     fn is_wanted(&self) -> bool;
-    fn run(self: Box<Self>);
+    /// Runs it, and says whether it did not panic.
+    fn run(self: Box<Self>) -> bool;
     fn refuse(self: Box<Self>);
 }
 
@@ -121,45 +163,76 @@ impl Helpers {
     /// A pool of at most `helpers` threads (plus one for urgent jobs), started when first needed, and at most `bound` waiting
     /// jobs.
     pub fn new(helpers: usize, bound: usize) -> Self {
+        Self::with_target(helpers, bound, Duration::from_secs(3600))
+    }
+
+    /// The same, of which no job is to wait longer than about `target` once the queue does not drain any more.
+    pub fn with_target(helpers: usize, bound: usize, target: Duration) -> Self {
         let helpers = helpers.max(1);
+        let queues = Queues {
+            serve: VecDeque::new(),
+            urgent: VecDeque::new(),
+            threads: 0,
+            idle: 0,
+            urgent_thread: false,
+            free: Vec::new(),
+            codel: Codel::new(target.as_micros() as u64),
+        };
         Self(Arc::new(Pool {
-            queues: Mutex::default(),
+            queues: Mutex::new(queues),
             work: Condvar::new(),
             urgent_work: Condvar::new(),
             origin: Instant::now(),
             helpers,
             bound: bound.max(1),
-            began: (0..=helpers).map(|_| AtomicU64::new(0)).collect(),
+            began: (0..=helpers * 2).map(|_| AtomicU64::new(0)).collect(),
+            folders: (0..=helpers * 2).map(|_| AtomicUsize::new(0)).collect(),
+            late: AtomicU64::new(0),
+            no_room: AtomicU64::new(0),
+            replaced: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+            is_standing: AtomicBool::new(false),
             ran: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             delay_us: AtomicU64::new(0),
             longest_delay_us: AtomicU64::new(0),
+            delays: Default::default(),
+            total_delay_ns: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
         }))
     }
 
     /// Lets a helper run `call`. When the queue is full, its oldest job is refused to make room.
     pub fn submit<T: Send + 'static>(&self, class: Class, call: impl FnOnce() -> T + Send + 'static) -> Job<T> {
+        self.submit_in(0, class, call)
+    }
+
+    /// `submit`, for a job in a folder (any number that tells folders apart; 0 is no folder): one that hangs then cannot hold
+    /// all helpers.
+    pub fn submit_in<T: Send + 'static>(
+        &self,
+        folder: usize,
+        class: Class,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Job<T> {
         let state = Mutex::new(State { outcome: None, waker: None });
         let cell = Arc::new(Cell { state, wanted: AtomicBool::new(true) });
         let work = Box::new(Typed { cell: Arc::clone(&cell), call });
-        self.0.enqueue(class, Waiting { since: Instant::now(), work });
+        self.0.enqueue(Waiting { since: Instant::now(), class, folder, work });
         Job { cell }
     }
 
-    /// Whether the queue is so long that its newest jobs go first.
+    /// Whether the queue's newest jobs go first: it is a standing one, or half full.
     pub fn is_overloaded(&self) -> bool {
-        self.0.queued.load(Relaxed) * 2 >= self.0.bound
+        self.0.is_standing.load(Relaxed) || self.0.queued.load(Relaxed) * 2 >= self.0.bound
     }
 
     /// What the pool is doing now.
     pub fn stats(&self) -> Stats {
         let pool = &self.0;
-        let now = pool.millis();
-        let running = pool.began.iter().map(|began| began.load(Relaxed)).filter(|&began| began != 0);
-        let (busy, stuck) = running
-            .fold((0, 0), |(busy, stuck), began| (busy + 1, stuck + usize::from(now.saturating_sub(began) > STUCK_MS)));
+        let busy = pool.began.iter().filter(|began| began.load(Relaxed) != 0).count();
+        let stuck = pool.stuck().count();
         let queues = pool.lock();
         Stats {
             threads: queues.threads + usize::from(queues.urgent_thread),
@@ -168,9 +241,17 @@ impl Helpers {
             queued: queues.serve.len() + queues.urgent.len(),
             ran: pool.ran.load(Relaxed),
             refused: pool.refused.load(Relaxed),
+            late: pool.late.load(Relaxed),
+            no_room: pool.no_room.load(Relaxed),
+            incidents: queues.codel.incidents,
+            standing: queues.codel.is_standing(),
+            replaced: pool.replaced.load(Relaxed),
+            panicked: pool.panicked.load(Relaxed),
             dropped: pool.dropped.load(Relaxed),
             delay: Duration::from_micros(pool.delay_us.load(Relaxed)),
             longest_delay: Duration::from_micros(pool.longest_delay_us.load(Relaxed)),
+            delays: std::array::from_fn(|place| pool.delays[place].load(Relaxed)),
+            total_delay: Duration::from_nanos(pool.total_delay_ns.load(Relaxed)),
         }
     }
 }
@@ -184,7 +265,31 @@ impl Pool {
         self.origin.elapsed().as_millis() as u64 + 1
     }
 
-    fn enqueue(self: &Arc<Self>, class: Class, waiting: Waiting) {
+    fn micros(&self) -> u64 {
+        self.origin.elapsed().as_micros() as u64
+    }
+
+    /// The folders in which helpers are stuck, one entry for each. The urgent one has its own affairs.
+    fn stuck(&self) -> impl Iterator<Item = usize> {
+        let now = self.millis();
+        let is_stuck = move |began: &AtomicU64| {
+            let began = began.load(Relaxed);
+            began != 0 && now.saturating_sub(began) > STUCK_MS
+        };
+        self.began
+            .iter()
+            .zip(&self.folders)
+            .filter(move |(began, _)| is_stuck(began))
+            .map(|(_, folder)| folder.load(Relaxed))
+    }
+
+    /// Whether a folder holds as many helpers as it may.
+    fn is_dead(&self, folder: usize) -> bool {
+        folder != 0 && self.stuck().filter(|stuck| *stuck == folder).count() >= self.helpers.div_ceil(2)
+    }
+
+    fn enqueue(self: &Arc<Self>, waiting: Waiting) {
+        let (class, folder) = (waiting.class, waiting.folder);
         let mut queues = self.lock();
         if class == Class::Urgent {
             queues.urgent.push_back(waiting);
@@ -192,18 +297,40 @@ impl Pool {
             drop(queues);
             return self.start_or_notify(needs_thread.then_some(0), class);
         }
+        let has_room = match class {
+            Class::Sheddable => !queues.codel.is_standing(),
+            Class::Serve => queues.codel.has_room(queues.serve.len()),
+            Class::Essential | Class::Urgent => true,
+        };
+        if !has_room {
+            drop(queues);
+            self.no_room.fetch_add(1, Relaxed);
+            return self.turn_away(waiting);
+        }
         let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_front() } else { None };
         queues.serve.push_back(waiting);
         self.queued.store(queues.serve.len(), Relaxed);
         // An idle helper that has been woken and has not come yet still counts as idle, so more jobs than idle helpers need one.
-        let needs_thread = queues.serve.len() > queues.idle && queues.threads < self.helpers;
-        queues.threads += usize::from(needs_thread);
-        let number = queues.threads;
+        let needs_thread = queues.serve.len() > queues.idle
+            && (queues.threads < self.helpers || (queues.idle == 0 && self.may_replace(queues.threads, folder)));
+        let number = if needs_thread {
+            self.replaced.fetch_add(u64::from(queues.threads >= self.helpers), Relaxed);
+            queues.threads += 1;
+            let next = queues.threads;
+            queues.free.pop().unwrap_or(next)
+        } else {
+            0
+        };
         drop(queues);
         if let Some(evicted) = evicted {
             self.turn_away(evicted);
         }
         self.start_or_notify(needs_thread.then_some(number), class);
+    }
+
+    /// Whether there may be one more than `threads`, for a job in `folder`: in place of a stuck one.
+    fn may_replace(&self, threads: usize, folder: usize) -> bool {
+        threads < self.helpers + self.stuck().count().min(self.helpers) && !self.is_dead(folder)
     }
 
     fn turn_away(&self, evicted: Waiting) {
@@ -217,14 +344,14 @@ impl Pool {
             return;
         }
         match class {
-            Class::Serve => self.work.notify_one(),
             Class::Urgent => self.urgent_work.notify_one(),
+            _ => self.work.notify_one(),
         }
     }
 
     fn start(self: &Arc<Self>, class: Class, number: usize) -> io::Result<()> {
         let pool = Arc::clone(self);
-        let name = if class == Class::Serve { "amped-helper" } else { "amped-urgent" };
+        let name = if class == Class::Urgent { "amped-urgent" } else { "amped-helper" };
         let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK);
         match thread.spawn(move || pool.help(class, number)) {
             Ok(_) => Ok(()),
@@ -232,8 +359,11 @@ impl Pool {
                 // No thread to be had now (a limit, memory): those there are go on, and the next job tries again.
                 let mut queues = self.lock();
                 match class {
-                    Class::Serve => queues.threads -= 1,
                     Class::Urgent => queues.urgent_thread = false,
+                    _ => {
+                        queues.threads -= 1;
+                        queues.free.push(number);
+                    }
                 }
                 Err(error)
             }
@@ -244,28 +374,57 @@ impl Pool {
     fn help(&self, class: Class, number: usize) {
         yield_to_loops();
         loop {
-            let work = self.next(class);
-            let began = self.began.get(number).unwrap_or(&self.began[0]);
-            began.store(self.millis(), Relaxed);
-            survive(|| work.run());
-            began.store(0, Relaxed);
+            let Waiting { work, folder, .. } = self.next(class);
+            self.folders[number].store(folder, Relaxed);
+            let start = self.millis();
+            self.began[number].store(start, Relaxed);
+            let mut is_whole = true;
+            survive(|| is_whole = work.run());
+            self.began[number].store(0, Relaxed);
             self.ran.fetch_add(1, Relaxed);
+            self.panicked.fetch_add(u64::from(!is_whole), Relaxed);
+            if self.millis() - start > STUCK_MS && class != Class::Urgent && self.is_surplus(number) {
+                return;
+            }
         }
     }
 
-    fn next(&self, class: Class) -> Box<dyn Work> {
+    /// A stuck helper is free again: others may go on with its folder, and its replacement or itself is one too many.
+    fn is_surplus(&self, number: usize) -> bool {
+        let mut queues = self.lock();
+        let is_surplus = queues.threads > self.helpers;
+        if is_surplus {
+            queues.threads -= 1;
+            queues.free.push(number);
+        }
+        drop(queues);
+        self.work.notify_all();
+        is_surplus
+    }
+
+    fn next(&self, class: Class) -> Waiting {
         let mut queues = self.lock();
         loop {
             let waiting = match class {
                 Class::Urgent => queues.urgent.pop_front(),
-                Class::Serve if queues.serve.len() * 2 >= self.bound => queues.serve.pop_back(),
-                Class::Serve => queues.serve.pop_front(),
+                _ => self.choose(&mut queues),
             };
             self.queued.store(queues.serve.len(), Relaxed);
             match waiting {
                 Some(waiting) if waiting.work.is_wanted() => {
-                    self.note_delay(waiting.since.elapsed());
-                    return waiting.work;
+                    let delay = waiting.since.elapsed();
+                    self.note_delay(delay);
+                    let is_late =
+                        class != Class::Urgent && queues.codel.leaves(self.micros(), delay.as_micros() as u64);
+                    self.is_standing.store(queues.codel.is_standing(), Relaxed);
+                    if is_late && waiting.class != Class::Essential {
+                        drop(queues);
+                        self.late.fetch_add(1, Relaxed);
+                        survive(|| self.turn_away(waiting));
+                        queues = self.lock();
+                        continue;
+                    }
+                    return waiting;
                 }
                 Some(unwanted) => {
                     self.dropped.fetch_add(1, Relaxed);
@@ -275,17 +434,43 @@ impl Pool {
                     queues = self.lock();
                 }
                 None => {
-                    queues.idle += usize::from(class == Class::Serve);
-                    let signal = if class == Class::Serve { &self.work } else { &self.urgent_work };
+                    if class != Class::Urgent && queues.serve.is_empty() {
+                        queues.codel.is_empty(self.micros());
+                        self.is_standing.store(queues.codel.is_standing(), Relaxed);
+                    }
+                    queues.idle += usize::from(class != Class::Urgent);
+                    let signal = if class == Class::Urgent { &self.urgent_work } else { &self.work };
                     queues = signal.wait(queues).unwrap_or_else(PoisonError::into_inner);
-                    queues.idle -= usize::from(class == Class::Serve);
+                    queues.idle -= usize::from(class != Class::Urgent);
                 }
             }
         }
     }
 
+    /// The next job: the oldest, or in a bad queue the newest, of those whose folder may have another helper. While the newest go
+    /// first, the oldest that has waited too long comes before them, to be refused: its client should know.
+    fn choose(&self, queues: &mut Queues) -> Option<Waiting> {
+        let waits_too_long = |waiting: &Waiting| {
+            waiting.class != Class::Essential && queues.codel.is_late(waiting.since.elapsed().as_micros() as u64)
+        };
+        if queues.serve.front().is_some_and(waits_too_long) {
+            return queues.serve.pop_front();
+        }
+        let is_bad = queues.codel.is_standing() || queues.serve.len() * 2 >= self.bound;
+        if self.stuck().next().is_none() {
+            return if is_bad { queues.serve.pop_back() } else { queues.serve.pop_front() };
+        }
+        let mut lives = queues.serve.iter().map(|waiting| !self.is_dead(waiting.folder));
+        let place = if is_bad { lives.rposition(|lives| lives) } else { lives.position(|lives| lives) };
+        place.and_then(|place| queues.serve.remove(place))
+    }
+
     /// Called under the queues' lock, so load and store suffice.
     fn note_delay(&self, delay: Duration) {
+        let nanos = delay.as_nanos() as u64;
+        let count = &self.delays[bucket(nanos)];
+        count.store(count.load(Relaxed) + 1, Relaxed);
+        self.total_delay_ns.store(self.total_delay_ns.load(Relaxed) + nanos, Relaxed);
         let delay = delay.as_micros() as u64;
         let average = self.delay_us.load(Relaxed);
         self.delay_us.store((average * 7 + delay) / 8, Relaxed);
@@ -317,10 +502,12 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Typed<T, F> {
         self.cell.wanted.load(Relaxed)
     }
 
-    fn run(self: Box<Self>) {
+    fn run(self: Box<Self>) -> bool {
         let Self { cell, call } = *self;
         let outcome = catch_unwind(AssertUnwindSafe(call)).map_err(|_| Refused);
+        let is_whole = outcome.is_ok();
         cell.finish(outcome);
+        is_whole
     }
 
     fn refuse(self: Box<Self>) {

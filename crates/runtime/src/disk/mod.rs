@@ -4,6 +4,7 @@
 //! says `WouldBlock` otherwise. `helpers` are a bounded pool of threads that may wait for anything. Nothing else in amped touches
 //! a file.
 
+mod codel;
 mod held;
 mod helpers;
 mod mount;

@@ -9,6 +9,7 @@ pub(crate) mod buffer_ring;
 mod epoll;
 mod epoll_level;
 mod lookout;
+mod operation;
 mod poll;
 mod portable;
 mod readiness;
@@ -196,6 +197,11 @@ impl Driver {
             uring.stop_accepting(source, token);
         }
         source.wake_reader();
+    }
+
+    /// Whether a listener was told to.
+    pub(crate) fn is_stopped(&mut self, token: Token) -> bool {
+        self.sources.get_mut(token).is_some_and(|source| source.flags.has(Flags::LAST))
     }
 
     /// Takes what has come to a listener without having been reported.
@@ -400,6 +406,46 @@ impl Driver {
         for source in self.sources.iter_mut().filter(|source| source.flags.has(Flags::IDLE)) {
             source.flags.set(Flags::TIMED_OUT);
             source.wake_both();
+        }
+    }
+
+    /// Brings the deadlines of those forward that have idled longest: at most `count`, and of those only which have at most `left`
+    /// milliseconds left. Says how many. Looks at every descriptor: not for every turn.
+    pub(crate) fn end_longest_idle(&mut self, count: usize, left: u64) -> usize {
+        let now = self.now;
+        let mut idle: Vec<(u64, u32)> = self
+            .sources
+            .indexed()
+            .filter(|(_, source)| source.flags.has(Flags::IDLE) && !source.flags.has(Flags::TIMED_OUT))
+            .filter_map(|(index, source)| Some((source.deadline.until(now).filter(|until| *until <= left)?, index)))
+            .collect();
+        if idle.len() > count {
+            idle.select_nth_unstable(count);
+            idle.truncate(count);
+        }
+        for &(_, index) in &idle {
+            if let Some(source) = self.sources.occupant(index) {
+                source.flags.set(Flags::TIMED_OUT);
+                source.wake_both();
+            }
+        }
+        idle.len()
+    }
+
+    /// Accepts what is there without waiting, and has nothing accepted meanwhile.
+    pub(crate) fn accept_now(&mut self, token: Token) -> io::Result<OwnedFd> {
+        self.accept_nothing(token);
+        let source = usable(&mut self.sources, token)?;
+        match uring::accepted_before(source) {
+            Some(connection) => Ok(connection),
+            None => crate::net::socket::accept(source.fd.as_fd()),
+        }
+    }
+
+    /// Leaves connections in the kernel's queue until somebody accepts again.
+    pub(crate) fn accept_nothing(&mut self, token: Token) {
+        if let (Engine::Uring(uring), Some(source)) = (&mut self.engine, self.sources.get_mut(token)) {
+            uring.accept_nothing(source, token);
         }
     }
 

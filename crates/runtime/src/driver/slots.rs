@@ -58,6 +58,11 @@ impl<T> Slots<T> {
         if entry.generation == token.generation { entry.value.as_mut() } else { None }
     }
 
+    /// Everything there is, with its slot.
+    pub(crate) fn indexed(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.entries.iter().zip(0..).filter_map(|(entry, index)| Some((index, entry.value.as_ref()?)))
+    }
+
     /// Whatever is in the slot now, of whichever generation.
     pub(crate) fn occupant(&mut self, index: u32) -> Option<&mut T> {
         self.entries.get_mut(index as usize)?.value.as_mut()

@@ -73,7 +73,8 @@ impl Flags {
     /// The connection is dead in both directions.
     pub(crate) const RESET: Self = Self(1 << 3);
     pub(crate) const TIMED_OUT: Self = Self(1 << 4);
-    /// The selector will report readability, or writability; on io_uring the first one says that a slow reader waits.
+    /// The selector will report readability, or writability; on io_uring the first one says that a slow reader waits, and the
+    /// second that a listener's accept is being cancelled.
     pub(crate) const ARMED_READ: Self = Self(1 << 5);
     pub(crate) const ARMED_WRITE: Self = Self(1 << 6);
     pub(crate) const ARMED: Self = Self(1 << 5 | 1 << 6);

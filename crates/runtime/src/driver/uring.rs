@@ -18,9 +18,10 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffer_ring::{BufferRing, GROUP, RingChunk};
+use super::operation::{Kind, PROOF, unpack, user_data};
 use super::readiness::{accept_last, recv_now};
 use super::sending::Sending;
-use super::slots::{GENERATION_BITS, Slots, Token};
+use super::slots::{Slots, Token};
 use super::source::{Flags, Source, wait};
 use crate::buffer::{Chunk, Pool, SendQueue};
 use crate::net::socket;
@@ -136,7 +137,7 @@ impl Uring {
         token: Token,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<OwnedFd>> {
-        if let Some(connection) = source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front()) {
+        if let Some(connection) = accepted_before(source) {
             return Poll::Ready(Ok(connection));
         }
         if let Some(error) = take_error(source) {
@@ -153,6 +154,17 @@ impl Uring {
         }
         wait(&mut source.reader, context.waker());
         Poll::Pending
+    }
+
+    /// Ends the multishot accept; its last completion says so. What it has accepted waits in the source.
+    pub(crate) fn accept_nothing(&mut self, source: &mut Source, token: Token) {
+        if source.traffic.armed && !source.flags.has(Flags::ARMED_WRITE) {
+            let cancel = opcode::AsyncCancel::new(user_data(Kind::Accept, token)).build();
+            // Without room for it the kernel goes on accepting, and the next call tries again.
+            if self.push(cancel.user_data(user_data(Kind::Cancel, PROOF))).is_ok() {
+                source.flags.set(Flags::ARMED_WRITE);
+            }
+        }
     }
 
     pub(crate) fn recv(
@@ -476,6 +488,9 @@ impl Uring {
 
     fn accepted(&mut self, source: &mut Source, result: i32, is_final: bool) {
         source.traffic.armed = !is_final;
+        if is_final {
+            source.flags.clear(Flags::ARMED_WRITE);
+        }
         if result >= 0 {
             let connection = owned(result);
             if !source.flags.has(Flags::CLOSING) {
@@ -610,6 +625,11 @@ impl Uring {
     }
 }
 
+/// A connection that was accepted before anybody asked for it.
+pub(crate) fn accepted_before(source: &mut Source) -> Option<OwnedFd> {
+    source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front())
+}
+
 /// The receive that is tried before anything is armed: `None` when it would wait.
 fn first_recv(source: &mut Source, pool: &Rc<Pool>, limit: usize) -> Option<io::Result<Chunk>> {
     if !source.flags.has(Flags::READABLE) {
@@ -665,31 +685,6 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// What an operation was, carried in the top bits of its user data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Accept,
-    Receive,
-    Send,
-    Readable,
-    Writable,
-    Reset,
-    Cancel,
-}
-
-const KINDS: [Kind; 7] =
-    [Kind::Accept, Kind::Receive, Kind::Send, Kind::Readable, Kind::Writable, Kind::Reset, Kind::Cancel];
-
-fn user_data(kind: Kind, token: Token) -> u64 {
-    (kind as u64) << (32 + GENERATION_BITS) | token.pack()
-}
-
-fn unpack(user_data: u64) -> (Kind, Token) {
-    (KINDS[(user_data >> (32 + GENERATION_BITS)) as usize], Token::unpack(user_data))
-}
-
-/// A token for operations that belong to no source.
-const PROOF: Token = Token { index: u32::MAX, generation: 0 };
 const ENTRIES: u32 = 512;
 /// The kernel sizes its hash table of waiting operations, where a cancellation looks, by these (io_ring_ctx_alloc, io_uring.c).
 const COMPLETIONS: u32 = 8192;

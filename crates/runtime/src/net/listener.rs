@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::driver::Token;
 use crate::net::{Stream, socket};
@@ -39,6 +40,16 @@ impl Listener {
         socket::defer_accept(socket.as_fd())
     }
 
+    /// Has the kernel find out that a peer is dead: it is asked after half of `patience` without a word, and its connection ends
+    /// when it has acknowledged nothing for `patience`, or has kept its window shut for as long (SO_KEEPALIVE, TCP_USER_TIMEOUT,
+    /// tcp(7)). Connections inherit it.
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn watch_peers(socket: &OwnedFd, patience: Duration) -> io::Result<()> {
+        socket::watch_peers(socket.as_fd(), patience)
+    }
+
     /// Whether nobody listens there yet; `bind` alone would share the address with another server of the same user.
     ///
     /// # Errors
@@ -53,6 +64,15 @@ impl Listener {
     /// When it is no socket, or of a family that has no such addresses.
     pub fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
         Ok(rustix::net::getsockname(socket)?.try_into()?)
+    }
+
+    /// The address of a connection's peer.
+    ///
+    /// # Errors
+    /// ENOTCONN when the connection is gone.
+    pub fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
+        let name = rustix::net::getpeername(socket)?;
+        name.and_then(|name| name.try_into().ok()).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Refuses connections from now on, for all who share the socket, in whichever thread or process they wait.
@@ -84,6 +104,11 @@ impl Listener {
         self.runtime.driver().stop_accepting(self.token);
     }
 
+    /// Whether it was told to take no more than has come.
+    pub fn is_stopped(&self) -> bool {
+        self.runtime.driver().is_stopped(self.token)
+    }
+
     /// Looks for connections that nobody reported. Of several who wait for one socket the kernel wakes one (io_uring's accept waits
     /// that way), and does not wake another when that one ends without having looked.
     pub fn look_again(&self) {
@@ -107,6 +132,45 @@ impl Listener {
         std::future::poll_fn(|context| self.poll_accept(context)).await
     }
 
+    /// A connection that is there already; none is taken from the kernel's queue between two calls, whatever the driver.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; else as `accept`.
+    pub fn accept_now(&self) -> io::Result<OwnedFd> {
+        self.runtime.driver().accept_now(self.token)
+    }
+
+    /// Leaves connections in the kernel's queue until `accept` or `accept_now` is called again.
+    pub fn accept_nothing(&self) {
+        self.runtime.driver().accept_nothing(self.token);
+    }
+
+    /// Connections in the kernel's queue.
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn waiting(&self) -> io::Result<usize> {
+        self.runtime.driver().with_fd(self.token, |fd| socket::accept_queue(fd.as_fd()))
+    }
+
+    /// How many connections may wait in the kernel's queue from now on; beyond it the kernel ignores attempts to connect, which
+    /// are repeated (listen(2)).
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn let_wait(&self, connections: usize) -> io::Result<()> {
+        let backlog = i32::try_from(connections).unwrap_or(i32::MAX);
+        self.runtime.driver().with_fd(self.token, |fd| Ok(rustix::net::listen(fd, backlog)?))
+    }
+
+    /// Ends what `let_wait` has said, in whichever process.
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn unlimit(socket: &OwnedFd) -> io::Result<()> {
+        Ok(rustix::net::listen(socket, socket::BACKLOG)?)
+    }
+
     /// `accept`, for a task that waits for several things.
     pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
         self.runtime.driver().accept(self.token, context)
@@ -116,6 +180,11 @@ impl Listener {
     pub fn stream(runtime: &Rc<Runtime>, socket: OwnedFd) -> Stream {
         Stream::new(runtime, socket)
     }
+}
+
+impl Listener {
+    /// Connections that may wait in the kernel's queue unless `let_wait` says otherwise.
+    pub const BACKLOG: usize = socket::BACKLOG as usize;
 }
 
 impl Drop for Listener {

@@ -159,6 +159,34 @@ pub(crate) fn defer_accept(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_tcp_option(fd, libc::TCP_DEFER_ACCEPT, SECONDS)
 }
 
+/// See `Listener::watch_peers`.
+pub(crate) fn watch_peers(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<()> {
+    let seconds = |part: u64| (patience.as_secs() / part).clamp(1, 32_767) as libc::c_int;
+    sockopt::set_socket_keepalive(fd, true)?;
+    set_tcp_option(fd, libc::TCP_KEEPIDLE, seconds(2))?;
+    set_tcp_option(fd, libc::TCP_KEEPINTVL, seconds(8))?;
+    set_tcp_option(fd, libc::TCP_USER_TIMEOUT, i32::try_from(patience.as_millis()).unwrap_or(i32::MAX))
+}
+
+/// How many connections wait to be accepted: for a listener that is what `tcpi_unacked` says (tcp_get_info, net/ipv4/tcp.c).
+pub(crate) fn accept_queue(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    // SAFETY: an all-zero tcp_info is a valid one: it has numbers only.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let place = (&raw mut info).cast();
+    // SAFETY: pointer and size describe `info`.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info.tcpi_unacked as usize) }
+}
+
+/// Bytes that the kernel has taken and the peer has not acknowledged (SIOCOUTQ, tcp(7)).
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `bytes` is what this request writes to. SIOCOUTQ is TIOCOUTQ.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.max(0) as usize) }
+}
+
 fn set_tcp_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, option, value)
 }
@@ -195,4 +223,4 @@ pub(crate) const MAX_VECTORS: usize = 64;
 const NOT_SENT_LOW_WATER: i32 = 128 * 1024;
 const TCP_NOTSENT_LOWAT: i32 = 25;
 /// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;

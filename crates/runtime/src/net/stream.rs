@@ -181,6 +181,14 @@ impl Stream {
         self.driver().with_fd(self.token, linger)
     }
 
+    /// Bytes that the kernel has taken and the peer has not acknowledged: what tells a slow reader from one that has stopped.
+    ///
+    /// # Errors
+    /// None expected on a TCP socket.
+    pub fn unacknowledged(&self) -> io::Result<usize> {
+        self.driver().with_fd(self.token, |fd| socket::unacknowledged(fd.as_fd()))
+    }
+
     /// The peer's address: a system call, so ask when it is needed.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ alone_on_every_driver!(
     a_loop_runs_again,
     a_stream_may_outlive_the_run,
     a_task_that_panics_takes_nothing_with_it,
+    a_task_that_panics_ends_alone,
     a_loop_that_never_ran_is_dropped,
     loops_come_and_go,
     a_wake_after_the_end_is_nothing,
@@ -296,20 +297,42 @@ fn a_task_that_panics_takes_nothing_with_it(kind: Kind) {
                     let _held = (guard, peer);
                     drop(stream.recv().await);
                 });
-                this.spawn(async move {
+                this.spawn_vital(async move {
                     let _held = other;
                     yield_now().await;
-                    panic!("a task's own panic (expected)");
+                    panic!("a vital task's own panic (expected)");
                 });
                 pending::<()>().await;
             })
         }));
-        assert!(outcome.is_err(), "a panic is not swallowed");
+        assert!(outcome.is_err(), "a vital task's panic is not swallowed");
         drop(outcome);
         assert_eq!(alive.get(), 0, "{kind}: tasks were left behind");
         assert_eq!(Rc::strong_count(&runtime), 1, "{kind}: something still holds the loop");
         drop(runtime);
         run(kind, |runtime| async move { runtime.sleep(Duration::from_millis(1)).await });
+    });
+}
+
+fn a_task_that_panics_ends_alone(kind: Kind) {
+    leaves_no_descriptor(|| {
+        let alive = Rc::new(Cell::new(0));
+        let count = Rc::clone(&alive);
+        run(kind, move |runtime| async move {
+            let guard = Guard::new(&count);
+            let (stream, peer) = pair(&runtime);
+            runtime.spawn(async move {
+                let _held = (guard, peer);
+                yield_now().await;
+                panic!("a task's own panic (expected)");
+            });
+            // What it held is let go of: the other end of its stream hears of it.
+            let end = stream.recv().await.expect("an end in order");
+            assert!(end.is_empty(), "{kind}: more came");
+            assert_eq!((runtime.panics(), count.get()), (1, 0), "{kind}: it was counted, and nothing of it is left");
+            runtime.sleep(Duration::from_millis(1)).await;
+        });
+        assert_eq!(alive.get(), 0);
     });
 }
 

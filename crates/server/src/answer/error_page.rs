@@ -12,7 +12,7 @@ use amped_wire::h1::encode;
 use amped_wire::semantics::media_type;
 use amped_wire::status::Status;
 
-use super::reply::{Body, Head, Reply};
+use super::reply::{Body, Head, NOWHERE, Reply};
 use crate::config::plan::Plan;
 
 /// The error pages of a plan, in memory.
@@ -71,14 +71,22 @@ impl ErrorPages {
         self.with_field(site, Status::METHOD_NOT_ALLOWED, b"Allow", methods.as_bytes())
     }
 
-    /// 503 because the disk has too much to do: cheap, small, and with a time to come back.
-    pub fn overloaded(&self, site: u16) -> Reply {
-        let retry_after = self.retry_after.to_string();
+    /// 503 because there is too much to do: cheap, small, and with a time to come back, which is not the same for all: `lot` is any
+    /// number that differs from one to the next.
+    pub fn overloaded(&self, site: u16, lot: u64) -> Reply {
+        let retry_after = jittered(self.retry_after, lot).to_string();
         let fields: [(&[u8], &[u8]); 2] = [(b"Retry-After", retry_after.as_bytes()), (b"Cache-Control", b"no-store")];
         match &self.overload {
             Some(page) => page.reply(Status::SERVICE_UNAVAILABLE, &fields),
             None => self.build(site, Status::SERVICE_UNAVAILABLE, &fields, ""),
         }
+    }
+
+    /// 429 because the client has asked too often, with the seconds until it may ask again.
+    pub fn too_many(&self, site: u16, seconds: u32) -> Reply {
+        let seconds = seconds.to_string();
+        let fields: [(&[u8], &[u8]); 2] = [(b"Retry-After", seconds.as_bytes()), (b"Cache-Control", b"no-store")];
+        self.build(site, Status::TOO_MANY_REQUESTS, &fields, "")
     }
 
     /// The answer of a route that is a status and a body.
@@ -128,7 +136,7 @@ impl Page {
         encode::end(&mut head);
         let length = self.bytes.len();
         let body = Body::Shared(Arc::clone(&self.bytes), 0..length);
-        Reply { status, head: Head::Own(head), body, length: length as u64, close: false }
+        Reply { status, head: Head::Own(head), body, length: length as u64, close: false, site: NOWHERE }
     }
 }
 
@@ -137,6 +145,26 @@ fn is_fatal(status: Status) -> bool {
     status != Status::NOT_FOUND && status != Status::BAD_REQUEST
 }
 
+/// Up to half as much again: clients that were refused together do not come back together.
+fn jittered(seconds: u32, lot: u64) -> u32 {
+    // Fibonacci hashing: neighbours are sent far apart.
+    let spread = lot.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    seconds + ((spread * (u64::from(seconds.div_ceil(2)) + 1)) >> 32) as u32
+}
+
 const PLAIN: &str = "text/plain; charset=utf-8";
 /// An error page should not be what a server is busy sending.
 const MAX_PAGE: u64 = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::jittered;
+
+    #[test]
+    fn refused_clients_come_back_at_different_times() {
+        let times: Vec<u32> = (0..1000).map(|lot| jittered(10, lot)).collect();
+        assert!(times.iter().all(|time| (10..=15).contains(time)));
+        assert!((10..=15).all(|time| times.iter().filter(|one| **one == time).count() > 100));
+        assert!((0..100).all(|lot| jittered(0, lot) == 0 && (1..=2).contains(&jittered(1, lot))));
+    }
+}

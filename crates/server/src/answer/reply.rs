@@ -31,6 +31,8 @@ pub struct Reply {
     pub length: u64,
     /// The connection cannot go on after this answer.
     pub close: bool,
+    /// Whose answer it is, for the counters: a place in the plan, or `NOWHERE`.
+    pub site: u16,
 }
 
 /// Field lines, each with its CRLF, and the CRLF that ends a head.
@@ -106,7 +108,7 @@ fn is_conditional(name: &[u8]) -> bool {
 /// The reply to a request of which everything is at hand.
 pub fn to_request(request: &Request<'_>, entry: &Entry, pages: &ErrorPages, site: u16, now: u64) -> Reply {
     if request.fields.conditional() {
-        conditional((request.method, &request.fields, request.target.query()), entry, pages, site, now)
+        conditional((request.method, &request.fields, request.target.query()), entry, pages, site, now).at(site)
     } else {
         unconditional(entry, request.target.query(), pages, site)
     }
@@ -120,6 +122,7 @@ fn unconditional(entry: &Entry, query: Option<&[u8]>, pages: &ErrorPages, site: 
             length: (memory.end - memory.head) as u64,
             body: Body::Shared(Arc::clone(&memory.bytes), memory.head..memory.end),
             close: false,
+            site,
         },
         Content::File(file) => {
             let length = file.representation.stamp.size;
@@ -129,10 +132,11 @@ fn unconditional(entry: &Entry, query: Option<&[u8]>, pages: &ErrorPages, site: 
                 body: Body::file(Transfer::new(file, 0..length)),
                 length,
                 close: false,
+                site,
             }
         }
-        Content::Folder(location) => super::redirect::to_folder(location, query),
-        Content::Refused(status) => pages.reply(site, *status),
+        Content::Folder(location) => super::redirect::to_folder(location, query).at(site),
+        Content::Refused(status) => pages.reply(site, *status).at(site),
     }
 }
 
@@ -177,7 +181,7 @@ fn one_part(entry: &Entry, representation: &Representation, range: Range<u64>) -
         Piece::Shared(memory, range) => Body::Shared(memory, range),
         piece => Body::Pieces([piece].into()),
     };
-    Reply { status: Status::PARTIAL_CONTENT, head: Head::Own(head), body, length, close: false }
+    Reply { status: Status::PARTIAL_CONTENT, head: Head::Own(head), body, length, close: false, site: NOWHERE }
 }
 
 fn many_parts(entry: &Entry, representation: &Representation, ranges: &[Range<u64>]) -> Reply {
@@ -198,7 +202,14 @@ fn many_parts(entry: &Entry, representation: &Representation, ranges: &[Range<u6
     let length = multipart.content_length(ranges);
     let mut head = Vec::new();
     representation.put_head(&mut head, &multipart.content_type(), length);
-    Reply { status: Status::PARTIAL_CONTENT, head: Head::Own(head), body: Body::Pieces(pieces), length, close: false }
+    Reply {
+        status: Status::PARTIAL_CONTENT,
+        head: Head::Own(head),
+        body: Body::Pieces(pieces),
+        length,
+        close: false,
+        site: NOWHERE,
+    }
 }
 
 /// The configuration's fields as they are sent.
@@ -225,7 +236,18 @@ fn boundary() -> String {
 impl Reply {
     /// A reply without a body, with these field lines (the ending empty line included).
     pub fn own(status: Status, head: Vec<u8>) -> Self {
-        Self { status, head: Head::Own(head), body: Body::Empty, length: 0, close: false }
+        Self { status, head: Head::Own(head), body: Body::Empty, length: 0, close: false, site: NOWHERE }
+    }
+
+    /// The same as an answer of this site.
+    pub fn at(mut self, site: u16) -> Self {
+        self.site = site;
+        self
+    }
+
+    /// Whether it says that there was no time for the request: 503, 429.
+    pub fn is_refusal(&self) -> bool {
+        self.status == Status::SERVICE_UNAVAILABLE || self.status == Status::TOO_MANY_REQUESTS
     }
 
     /// The same with more field lines, each with its CRLF. A file's head has its own already.
@@ -248,6 +270,9 @@ impl Reply {
         Self::own(status, head)
     }
 }
+
+/// The site of what was refused before anybody knew whom it was for.
+pub const NOWHERE: u16 = u16::MAX;
 
 impl Body {
     fn file(transfer: Transfer) -> Self {

@@ -7,8 +7,10 @@ use clap::Args;
 
 use super::Failure;
 use super::run::Manner;
+use crate::config::admin::{self, Secret};
 use crate::config::architecture::Wish;
 use crate::config::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat};
+use crate::config::user::User;
 use crate::config::{Plan, check_folder, parse_listen, parse_size};
 use crate::supervise::Source;
 
@@ -45,9 +47,14 @@ pub struct Serve {
     /// Where to log requests: a file (reopened on SIGUSR1), stderr, or off
     #[arg(long, value_name = "PATH|off", default_value = "off")]
     access_log: String,
-    /// Where to answer GET /status with the server's numbers [default: nowhere]
+    /// Where to show the dashboard, /metrics, /status, /healthz and /readyz. Other machines may ask only with the token in
+    /// AMPED_ADMIN_TOKEN [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
     admin: Option<String>,
+    /// Whom to become when the addresses are bound: a name, or UID:GID. As root, needed where other machines can connect
+    /// [default: nobody else]
+    #[arg(long, value_name = "USER", value_parser = User::parse)]
+    user: Option<User>,
     #[command(flatten)]
     manner: Manner,
 }
@@ -64,7 +71,11 @@ impl Serve {
         }
         plan.cache_bytes = self.cache;
         plan.access_log = AccessLog::from_word(&self.access_log, LogFormat::Combined);
-        plan.admin = self.admin;
+        plan.user = self.user;
+        let usage = |sentence: String| Failure::Usage(format!("amped: {sentence}"));
+        plan.admin_token = Secret::from_environment().map_err(usage)?;
+        let settle = |typed: String| admin::settle(&typed, plan.admin_token.as_ref());
+        plan.admin = self.admin.map(settle).transpose().map_err(usage)?;
         self.manner.serve(Source::Arguments(Box::new(plan)))
     }
 }

@@ -74,6 +74,18 @@ pub enum Symlinks {
     Anywhere,
 }
 
+/// How soon a route's requests are refused when there is too much to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Priority {
+    /// Not before the sheddable ones, and only where more than memory is needed.
+    #[default]
+    Normal,
+    /// Last: only when there is no place in any queue.
+    Essential,
+    /// First, also what memory could answer.
+    Sheddable,
+}
+
 /// How a line of the access log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -166,6 +178,7 @@ named!(DriverChoice, "driver",
     "poll" => Poll, "select" => Select, "sigio" => Sigio, "portable" => Portable, "blocking" => Blocking);
 named!(DiskMode, "disk mode", "amped" => Amped, "inline" => Inline, "helpers" => Helpers);
 named!(Symlinks, "symlink policy", "within" => Within, "never" => Never, "anywhere" => Anywhere);
+named!(Priority, "priority", "normal" => Normal, "essential" => Essential, "sheddable" => Sheddable);
 named!(LogFormat, "log format", "combined" => Combined, "json" => Json);
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! Goal: a server starts, or reloads, only with a plan that can be carried out. Cost: the file is
 //! read once; nothing here runs while a request is served.
 
+pub mod admin;
 pub mod architecture;
 mod check;
 pub mod choice;
 mod nearest;
+pub mod network;
 pub mod pattern;
 pub mod plan;
 pub mod problem;
@@ -15,6 +17,7 @@ pub mod template;
 pub mod text;
 pub mod typed;
 pub mod units;
+pub mod user;
 
 use std::path::Path;
 

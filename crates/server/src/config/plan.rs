@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::admin::Secret;
 use super::architecture::{Shape, Wish};
-pub use super::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat, Symlinks};
+pub use super::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat, Priority, Symlinks};
+use super::network::Network;
 pub use super::pattern::Pattern;
 pub use super::template::{Parts, Template};
+pub use super::user::User;
 
 /// Everything one server process does, checked and immutable.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +37,8 @@ pub struct Plan {
     pub helpers: usize,
     /// Disk jobs that may wait for a helper; beyond it a request is answered 503.
     pub helper_queue: usize,
+    /// Whether requests for the same file share one helper job.
+    pub shared_jobs: bool,
     /// Where the access log goes.
     pub access_log: AccessLog,
     /// Timeouts and bounds of a connection.
@@ -42,10 +47,21 @@ pub struct Plan {
     pub sites: Vec<Site>,
     /// What a 503 of the overloaded disk carries instead of a line of text.
     pub overload_body: Option<OverloadBody>,
-    /// Seconds in the `Retry-After` of such a 503.
+    /// The least seconds in the `Retry-After` of such a 503; it is up to half as many more, so that not all come back at once.
     pub retry_after: u32,
+    /// What delays are aimed at, and what is reaped.
+    pub overload: Overload,
+    /// What one client may have.
+    pub clients: ClientLimits,
     /// The admin address as typed: `ADDR:PORT` or `unix:PATH`.
+    /// The admin address: `ADDR:PORT` or `unix:PATH`.
     pub admin: Option<String>,
+    /// What one must know to ask there; always there when other machines can reach the address.
+    pub admin_token: Option<Secret>,
+    /// Whom the server becomes when it has bound its addresses; `None`: it stays who it is.
+    pub user: Option<User>,
+    /// Whether the server may open its folders and its log alone, where the kernel has Landlock.
+    pub sandbox: bool,
 }
 
 /// Timeouts and bounds of a connection.
@@ -57,12 +73,44 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// An answer of which the client takes no byte for this long is given up.
     pub write_timeout: Duration,
+    /// A request's body of which no byte comes for this long is given up.
+    pub body_timeout: Duration,
+    /// Bytes per second of a request's body, averaged over `body_timeout`; 0: any pace.
+    pub min_body_rate: u64,
+    /// Bytes per second that a client takes of an answer, averaged over `write_timeout`; 0: any pace.
+    pub min_send_rate: u64,
+    /// A peer that acknowledges nothing for this long, or lets nothing be sent, is taken for dead by the kernel.
+    pub dead_peer_timeout: Duration,
     /// At shutdown, answers under way may go on for this long.
     pub drain_timeout: Duration,
     /// Bytes of an unwanted request body that are read and discarded to keep the connection.
     pub max_body: u64,
     /// Connections at one time, for the whole process; `None`: as the descriptor limit allows.
     pub max_connections: Option<usize>,
+}
+
+/// When there is too much to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overload {
+    /// A disk job may wait so long for a helper before that is too long.
+    pub disk_delay: Duration,
+    /// A turn of a loop may take so long before that is too long.
+    pub loop_delay: Duration,
+    /// A connection that has idled for less is not ended to make room.
+    pub reap_idle: Duration,
+}
+
+/// What one client may have: an IPv4 address, or a /64 of IPv6.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClientLimits {
+    /// Connections at one time; `None`: as many as it likes.
+    pub connections: Option<u32>,
+    /// Requests per second, in the long run; `None`: as many as it likes.
+    pub requests: Option<u32>,
+    /// Requests at once, after a pause; at least 1 where there is a rate.
+    pub burst: u32,
+    /// Who may have what it likes.
+    pub trusted: Vec<Network>,
 }
 
 /// One site: the host names it answers to, and what is found there.
@@ -91,6 +139,8 @@ pub struct Route {
     pub headers: Vec<(String, String)>,
     /// `Cache-Control` of this route alone.
     pub cache_control: Option<String>,
+    /// How soon its requests are refused when there is too much to do.
+    pub priority: Priority,
 }
 
 /// What a route does.
@@ -193,12 +243,18 @@ impl Default for Plan {
             revalidate: Duration::from_secs(1),
             helpers: 32,
             helper_queue: 1024,
+            shared_jobs: true,
             access_log: AccessLog::Off,
             limits: Limits::default(),
             sites: Vec::new(),
             overload_body: None,
             retry_after: 1,
+            overload: Overload::default(),
+            clients: ClientLimits::default(),
             admin: None,
+            admin_token: None,
+            user: None,
+            sandbox: true,
         }
     }
 }
@@ -209,10 +265,36 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            min_body_rate: 240,
+            min_send_rate: 240,
+            dead_peer_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             max_body: 1024 * 1024,
             max_connections: None,
         }
+    }
+}
+
+impl Default for Overload {
+    fn default() -> Overload {
+        Overload {
+            disk_delay: Duration::from_millis(20),
+            loop_delay: Duration::from_millis(10),
+            reap_idle: Duration::from_secs(5),
+        }
+    }
+}
+
+impl ClientLimits {
+    /// Whether there is any.
+    pub fn is_set(&self) -> bool {
+        self.connections.is_some() || self.requests.is_some()
+    }
+
+    /// Whether a client may have what it likes.
+    pub fn trusts(&self, address: std::net::IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(address))
     }
 }
 
@@ -224,6 +306,11 @@ impl Site {
         let found = root.join("404.html");
         let error_pages = if found.is_file() { vec![(404, found)] } else { Vec::new() };
         Site { names: Vec::new(), routes: vec![route], headers: Vec::new(), error_pages }
+    }
+
+    /// What it is called where it is counted: its first name, `default` without any.
+    pub fn name(&self) -> String {
+        self.names.first().map_or("default", String::as_str).to_owned()
     }
 
     /// The fields that configuration adds to the answer that `route` gives for `path` (decoded).
@@ -248,7 +335,7 @@ impl Site {
 impl Route {
     /// A route that sets no fields.
     pub fn new(pattern: Pattern, action: Action) -> Route {
-        Route { pattern, action, headers: Vec::new(), cache_control: None }
+        Route { pattern, action, headers: Vec::new(), cache_control: None, priority: Priority::Normal }
     }
 }
 

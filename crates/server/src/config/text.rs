@@ -6,7 +6,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::choice::{Architecture, DiskMode, DriverChoice, LogFormat, Symlinks};
+use super::choice::{Architecture, DiskMode, DriverChoice, LogFormat, Priority, Symlinks};
+use super::network::Network;
 use super::pattern::Pattern;
 use super::template::Template;
 use super::typed::{At, OneOrMany, Pairs, Word};
@@ -45,18 +46,32 @@ pub struct FileText {
     /// Disk jobs that may wait for a helper, 1 to 1000000; beyond it requests are answered 503.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1024))]
     pub helper_queue: Option<At<i64>>,
+    /// Whether requests for the same file share one helper job; `false` is for comparison.
+    #[schemars(extend("default" = true))]
+    pub shared_jobs: Option<At<bool>>,
     /// Where the access log goes: `off`, `stderr`, or the path of a file.
     #[schemars(extend("default" = "off"))]
     pub access_log: Option<At<String>>,
     /// How a line of the access log is written.
     #[schemars(extend("default" = "combined"))]
     pub access_log_format: Option<At<Word<LogFormat>>>,
-    /// Where counters and controls are served: `ADDR:PORT` or `unix:PATH`. Default: nowhere.
+    /// Where the dashboard, metrics and health are served: `ADDR:PORT` or `unix:PATH`. Default: nowhere.
     pub admin: Option<At<String>>,
+    /// What one must know to ask there: 16 to 256 letters, digits or `-._~+/=`. Needed where other machines can reach the
+    /// address. Default: the environment variable `AMPED_ADMIN_TOKEN`, if it is set.
+    pub admin_token: Option<At<String>>,
+    /// Whom the server becomes when it has bound its addresses: a name, or `UID:GID`. Default: it stays who it is; as root it
+    /// then serves this machine alone.
+    pub user: Option<At<String>>,
+    /// Whether the server may open its folders (to read) and its log (to write) alone, where the kernel has Landlock.
+    #[schemars(extend("default" = true))]
+    pub sandbox: Option<At<bool>>,
     /// Timeouts and bounds of a connection.
     pub limits: LimitsText,
-    /// What is answered when the disk cannot keep up.
+    /// When there is too much to do: what is answered, and from when on.
     pub overload: OverloadText,
+    /// What one client may have: an IPv4 address, or a /64 of IPv6. Nothing is limited by default.
+    pub clients: ClientsText,
     /// The sites. A request goes to the site that names its host, else to the site without names,
     /// else to the first.
     pub sites: Vec<At<SiteText>>,
@@ -75,6 +90,20 @@ pub struct LimitsText {
     /// An answer of which the client takes no byte for this long is given up, 1ms to 24h.
     #[schemars(extend("default" = "60s"))]
     pub write_timeout: Option<At<Word<Wait>>>,
+    /// A request's body of which no byte comes for this long is given up, 1ms to 24h.
+    #[schemars(extend("default" = "30s"))]
+    pub body_timeout: Option<At<Word<Wait>>>,
+    /// Bytes per second of a request's body, averaged over `body_timeout`; 0: any pace.
+    #[schemars(extend("default" = "240"))]
+    pub min_body_rate: Option<At<Word<Size>>>,
+    /// Bytes per second that a client takes of an answer, averaged over `write_timeout`; 0: any
+    /// pace.
+    #[schemars(extend("default" = "240"))]
+    pub min_send_rate: Option<At<Word<Size>>>,
+    /// A peer that acknowledges nothing, or lets nothing be sent, for this long is taken for dead,
+    /// 1s to 24h.
+    #[schemars(extend("default" = "60s"))]
+    pub dead_peer_timeout: Option<At<Word<Wait>>>,
     /// At shutdown, answers under way may go on for this long, up to 24h; 0: not at all.
     #[schemars(extend("default" = "30s"))]
     pub drain_timeout: Option<At<Word<Wait>>>,
@@ -86,15 +115,41 @@ pub struct LimitsText {
     pub max_connections: Option<At<i64>>,
 }
 
-/// What is answered when the disk cannot keep up.
+/// When there is too much to do: what is answered, and from when on.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OverloadText {
     /// A small file, at most 64KiB, that is the body of the 503; it is kept in memory.
     pub body: Option<At<String>>,
-    /// Seconds in the `Retry-After` of the 503, 0 to 86400.
+    /// Seconds in the `Retry-After` of the 503, 0 to 86400; up to half as many are added at random.
     #[schemars(range(min = 0, max = 86400), extend("default" = 1))]
     pub retry_after: Option<At<i64>>,
+    /// A disk job waits so long for a helper at most, once the queue does not drain: 1ms to 1h.
+    #[schemars(extend("default" = "20ms"))]
+    pub disk_delay: Option<At<Word<Wait>>>,
+    /// A turn of an event loop takes so long at most, once it does so time after time: 1ms to 1h.
+    #[schemars(extend("default" = "10ms"))]
+    pub loop_delay: Option<At<Word<Wait>>>,
+    /// A connection that has idled for less is not ended to make room, 1ms to 24h.
+    #[schemars(extend("default" = "5s"))]
+    pub reap_idle: Option<At<Word<Wait>>>,
+}
+
+/// What one client may have: an IPv4 address, or a /64 of IPv6.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientsText {
+    /// Connections at one time, 1 to 1000000. Default: any number.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections: Option<At<i64>>,
+    /// Requests per second in the long run, 1 to 1000000; beyond it: 429. Default: any number.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: Option<At<i64>>,
+    /// Requests at once after a pause, 1 to 1000000. Default: those of one second.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<At<i64>>,
+    /// Addresses and networks that are not limited: `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`.
+    pub trusted: Option<OneOrMany<Network>>,
 }
 
 /// One site: the host names it answers to, and what is found there.
@@ -150,6 +205,9 @@ pub struct RouteText {
     pub headers: Pairs,
     /// The `Cache-Control` of the answers of this route.
     pub cache_control: Option<At<String>>,
+    /// How soon its requests are refused when there is too much to do.
+    #[schemars(extend("default" = "normal"))]
+    pub priority: Option<At<Word<Priority>>>,
 }
 
 /// Fields added to answers whose path matches.

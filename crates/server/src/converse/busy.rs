@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context as Task, Poll, ready};
+use std::time::Duration;
 
 use amped_runtime::SendQueue;
 use amped_runtime::net::Stream;
@@ -16,13 +17,17 @@ use amped_wire::head::{Framing, Request};
 use amped_wire::limits::MAX_PIPELINED;
 use amped_wire::status::{Reject, Status};
 
-use super::Context;
 use super::encode::Manner;
-use super::h1::Next;
+use super::h1::{Next, sampled};
+use super::pace::{Demand, Pace};
+use super::standing::{Doing, Standing};
+use super::{Context, survive};
 use crate::answer::files::Means;
 use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
+use crate::config::plan::Limits;
 use crate::observe::access_log::{Asked, Log};
+use crate::observe::samples::Asked as Sample;
 
 /// The state of a conversation while it waits.
 pub struct Busy {
@@ -40,8 +45,16 @@ pub struct Busy {
     ending: Ending,
     /// What the deadline is for, so that it is set when that changes and not at every poll.
     awaiting: Awaiting,
+    /// How slow the peer may be with its body, or with taking the answers.
+    pace: Option<(Awaiting, Pace)>,
+    /// Bytes handed to the kernel, and bytes of bodies that came.
+    sent: u64,
+    received: u64,
+    standing: Option<Standing>,
     /// The peer has finished sending.
     ended: bool,
+    /// Bytes of the present answers may have reached the peer.
+    has_spoken: bool,
 }
 
 /// One request's answer, and how it is to be given.
@@ -49,11 +62,13 @@ pub struct Item {
     answer: Progress,
     manner: Manner,
     asked: Option<Box<Asked>>,
+    sample: Option<Box<Sample>>,
 }
 
 enum Progress {
     Ready(Box<Reply>),
-    Pending(Pending),
+    /// The answer to come, and what was asked, should that panic.
+    Pending(Pending, Box<[u8]>),
 }
 
 /// A body nobody wants: its decoder, and how many more bytes of it are put up with.
@@ -98,7 +113,12 @@ impl Busy {
                 (true, false) => Ending::Linger,
             },
             awaiting: Awaiting::Nothing,
+            pace: None,
+            sent: 0,
+            received: 0,
+            standing: None,
             ended: false,
+            has_spoken: false,
         }
     }
 
@@ -107,13 +127,20 @@ impl Busy {
         Self { ending: Ending::Linger, ..Self::new(queue, &[], 0, None) }
     }
 
+    /// Whether the peer may have had a part of the answers by now: another one could not be told from their rest.
+    pub fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
     /// Goes on until the conversation is idle again, or over.
     pub fn poll(&mut self, context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Next> {
         loop {
+            self.has_spoken &= !(self.queue.is_empty() && self.pieces.is_empty());
             self.understand(context, stream);
-            self.look_after_pending(task);
+            self.look_after_pending(context, task);
             let sending = self.send(context, stream, task);
             match sending {
+                Poll::Ready(Err(error)) if self.bears_with(context, stream, &error) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(self.fail(context, stream, &error)),
                 // Something went out, so there may be room for more answers.
                 Poll::Ready(Ok(true)) => {
@@ -134,9 +161,11 @@ impl Busy {
                             self.input.extend_from_slice(&chunk);
                             // A body may take its time as long as it comes; a head may not.
                             if self.body.is_some() {
-                                self.awaiting = Awaiting::Nothing;
+                                self.received += chunk.len() as u64;
+                                self.expect(context, stream, Awaiting::Body);
                             }
                         }
+                        Err(error) if self.bears_with(context, stream, &error) => {}
                         Err(error) => return Poll::Ready(self.fail(context, stream, &error)),
                     },
                     Poll::Pending => return Poll::Pending,
@@ -183,20 +212,22 @@ impl Busy {
 
     fn take_request(&mut self, context: &Rc<Context>, stream: &Stream, request: &Request<'_>) {
         let mut manner = Manner::of(request);
-        manner.keep_alive &= !context.is_draining();
+        manner.keep_alive &= context.keeps_alive();
         let asked = context.log.as_ref().map(|_| Box::new(Asked::of(request, peer(stream))));
         let limit = context.limits().max_body;
         let too_large = matches!(request.framing, Framing::Length(length) if length > limit);
         let answer = if too_large {
             Answer::Ready(context.answers().refuse(Status::CONTENT_TOO_LARGE, "the body is larger than allowed"))
         } else {
-            context.answers().answer(request)
+            context.answer(request, stream)
         };
         // Whoever waits for 100 (Continue) has its answer instead, and may or may not send the body then: nobody could tell
         // where the next request begins.
-        let refuses_body = too_large || request.expect_continue;
+        // What is refused for want of time is refused before its body is read.
+        let is_refused = matches!(&answer, Answer::Ready(reply) if reply.is_refusal());
+        let refuses_body = too_large || request.expect_continue || (is_refused && request.framing != Framing::None);
         manner.keep_alive &= !refuses_body;
-        let item = Item::new(answer, manner, asked);
+        let item = Item::new(context, request, answer, manner, asked);
         if refuses_body {
             self.ending = Ending::Linger;
         } else if item.is_last() {
@@ -237,15 +268,17 @@ impl Busy {
         context.counters.refused_requests.add(1);
         let reply = context.answers().refuse(reject.status, reject.reason);
         let asked = context.log.as_ref().map(|_| Box::new(Asked::nothing(peer(stream))));
-        self.items.push_back(Item::new(Answer::Ready(reply), Manner::last(), asked));
+        self.items.push_back(Item::ready(reply, Manner::last(), asked, None));
         self.ending = Ending::Linger;
     }
 
     /// Lets every pending answer make progress, whatever its place in the order.
-    fn look_after_pending(&mut self, task: &mut Task<'_>) {
+    fn look_after_pending(&mut self, context: &Context, task: &mut Task<'_>) {
         for item in &mut self.items {
-            if let Progress::Pending(pending) = &mut item.answer
-                && let Poll::Ready(reply) = pending.as_mut().poll(task)
+            let Progress::Pending(pending, what) = &mut item.answer else { continue };
+            let polled = survive::guard(|| pending.as_mut().poll(task));
+            if let Poll::Ready(reply) =
+                polled.unwrap_or_else(|panicked| Poll::Ready(context.answer_panic(&panicked, what)))
             {
                 item.answer = Progress::Ready(Box::new(reply));
             }
@@ -256,7 +289,13 @@ impl Busy {
     fn send(&mut self, context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<io::Result<bool>> {
         let mut progress = false;
         self.gather(context);
-        let means = Means { stream, helpers: &context.helpers, mode: context.disk(), budget: &context.budget };
+        let means = Means {
+            stream,
+            helpers: &context.helpers,
+            mode: context.disk(),
+            budget: &context.budget,
+            trims: context.gate.trims(),
+        };
         if !self.queue.is_empty() {
             let more = match self.pieces.front_mut() {
                 Some(Piece::File(file)) => file.is_ready(means),
@@ -265,9 +304,11 @@ impl Busy {
                 None => self.ending == Ending::Close && self.items.is_empty() && self.input.is_empty(),
             };
             let before = self.queue.len();
+            self.has_spoken = true;
             let sent = stream.poll_send(&mut self.queue, more, task);
             let gone = before - self.queue.len();
             context.counters.bytes_sent.add(gone as u64);
+            self.sent += gone as u64;
             progress = gone > 0;
             match sent {
                 Poll::Pending if progress => return Poll::Ready(Ok(true)),
@@ -291,6 +332,7 @@ impl Busy {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(sent)) => {
                 context.counters.bytes_sent.add(sent as u64);
+                self.sent += sent as u64;
                 self.awaiting = Awaiting::Nothing;
                 if transfer.is_done() {
                     self.pieces.pop_front();
@@ -321,7 +363,7 @@ impl Busy {
         if !matches!(self.items.front(), Some(Item { answer: Progress::Ready(_), .. })) {
             return false;
         }
-        let Some(Item { answer: Progress::Ready(reply), mut manner, asked }) = self.items.pop_front() else {
+        let Some(Item { answer: Progress::Ready(reply), mut manner, asked, sample }) = self.items.pop_front() else {
             return false;
         };
         if reply.close {
@@ -333,6 +375,9 @@ impl Busy {
         }
         count(context, &reply);
         let clock = context.runtime().clock();
+        if let Some(sample) = sample {
+            context.sampler.given(&sample, reply.status, clock);
+        }
         if let (Some(log), Some(asked)) = (&context.log, asked) {
             note(context, log, &asked, &reply, manner);
         }
@@ -386,6 +431,7 @@ impl Busy {
         match error.kind() {
             io::ErrorKind::TimedOut => {
                 context.counters.timeouts.add(1);
+                context.counters.too_slow.add(1);
                 if self.awaiting == Awaiting::Head && self.has_nothing_to_send() {
                     return self.answer_late_head(context, stream);
                 }
@@ -408,7 +454,7 @@ impl Busy {
         Next::Busy(Box::new(Self::last(std::mem::take(&mut self.queue))))
     }
 
-    fn set_deadline(&mut self, context: &Context, stream: &Stream, blocked: bool) {
+    fn set_deadline(&mut self, context: &Rc<Context>, stream: &Stream, blocked: bool) {
         let awaiting = match () {
             () if blocked && !self.awaits_disk() => Awaiting::Socket,
             () if !self.items.is_empty() || blocked => Awaiting::Disk,
@@ -419,11 +465,56 @@ impl Busy {
             return;
         }
         self.awaiting = awaiting;
-        let limits = context.limits();
+        self.stand(context, awaiting);
         match awaiting {
-            Awaiting::Socket | Awaiting::Body => stream.deadline_in(limits.write_timeout),
-            Awaiting::Head => stream.deadline_in(limits.head_timeout),
+            Awaiting::Socket | Awaiting::Body => {
+                self.expect(context, stream, awaiting);
+                return;
+            }
+            Awaiting::Head => stream.deadline_in(context.limits().head_timeout),
             Awaiting::Disk | Awaiting::Nothing => stream.no_deadline(),
+        }
+        self.pace = None;
+    }
+
+    /// The peer is waited for, to send or to take bytes: for as long as its pace so far allows, in milliseconds.
+    fn expect(&mut self, context: &Context, stream: &Stream, awaiting: Awaiting) -> u32 {
+        let now = context.runtime().clock().ticks();
+        let demand = demand(&context.limits(), awaiting);
+        let moved = || match awaiting {
+            // What fills the kernel's buffer is not taken yet.
+            Awaiting::Socket => self.sent.saturating_sub(stream.unacknowledged().unwrap_or(0) as u64),
+            _ => self.received,
+        };
+        let left = match &mut self.pace {
+            Some((of, pace)) if *of == awaiting && pace.is_recent(now) => pace.left(),
+            Some((of, pace)) if *of == awaiting => pace.note(demand, now, moved()),
+            other => {
+                *other = Some((awaiting, Pace::new(demand, now, moved())));
+                demand.patience
+            }
+        };
+        stream.deadline_in(Duration::from_millis(left.into()));
+        left
+    }
+
+    /// The deadline has come. Whether there is patience left all the same, since bytes have moved where nobody was told: a reader
+    /// may take what the kernel holds without there being room for more.
+    fn bears_with(&mut self, context: &Context, stream: &Stream, error: &io::Error) -> bool {
+        let is_paced = matches!(self.awaiting, Awaiting::Socket | Awaiting::Body);
+        error.kind() == io::ErrorKind::TimedOut && is_paced && self.expect(context, stream, self.awaiting) > 0
+    }
+
+    fn stand(&mut self, context: &Rc<Context>, awaiting: Awaiting) {
+        let doing = match awaiting {
+            Awaiting::Head | Awaiting::Nothing => Doing::ReadingHead,
+            Awaiting::Body => Doing::ReadingBody,
+            Awaiting::Disk => Doing::WaitingForDisk,
+            Awaiting::Socket => Doing::Sending,
+        };
+        match &mut self.standing {
+            Some(standing) => standing.change(doing),
+            None => self.standing = Some(Standing::new(context, doing)),
         }
     }
 
@@ -433,13 +524,26 @@ impl Busy {
 }
 
 impl Item {
-    /// An answer, how to give it, and what to log.
-    pub fn new(answer: Answer, manner: Manner, asked: Option<Box<Asked>>) -> Self {
-        let answer = match answer {
-            Answer::Ready(reply) => Progress::Ready(Box::new(reply)),
-            Answer::Pending(pending) => Progress::Pending(pending),
-        };
-        Self { answer, manner, asked }
+    /// An answer, how to give it, and what to log and to sample of it.
+    pub fn new(
+        context: &Context,
+        request: &Request<'_>,
+        answer: Answer,
+        manner: Manner,
+        asked: Option<Box<Asked>>,
+    ) -> Self {
+        let sample = sampled(context, request, &answer);
+        match answer {
+            Answer::Ready(reply) => Self::ready(reply, manner, asked, sample),
+            Answer::Pending(pending) => {
+                let answer = Progress::Pending(pending, context.answers().describe(request));
+                Self { answer, manner, asked, sample }
+            }
+        }
+    }
+
+    fn ready(reply: Reply, manner: Manner, asked: Option<Box<Asked>>, sample: Option<Box<Sample>>) -> Self {
+        Self { answer: Progress::Ready(Box::new(reply)), manner, asked, sample }
     }
 
     fn is_last(&self) -> bool {
@@ -447,15 +551,17 @@ impl Item {
     }
 }
 
+fn demand(limits: &Limits, awaiting: Awaiting) -> Demand {
+    let (patience, rate) = match awaiting {
+        Awaiting::Body => (limits.body_timeout, limits.min_body_rate),
+        _ => (limits.write_timeout, limits.min_send_rate),
+    };
+    Demand { patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX), rate }
+}
+
 /// Counts an answer that is about to be given.
 pub fn count(context: &Context, reply: &Reply) {
-    let counters = &context.counters;
-    counters.requests.add(1);
-    match reply.status.code() {
-        400..=499 => counters.client_errors.add(1),
-        500.. => counters.server_errors.add(1),
-        _ => {}
-    }
+    context.answers().sites().count(reply.site, reply.status.code());
 }
 
 /// Logs an answer that is about to be given.

@@ -21,14 +21,18 @@ use std::task::{Context as Task, Poll, ready};
 use amped_runtime::SendQueue;
 use amped_runtime::net::Stream;
 use amped_wire::h1::parse_request;
-use amped_wire::head::Framing;
+use amped_wire::head::{Framing, Request};
+use amped_wire::status::Status;
 
 use super::busy::{Busy, Item, peer};
 use super::encode::Manner;
-use super::{Context, linger};
+use super::standing::{Doing, Standing};
+use super::survive::Panicked;
+use super::{Context, linger, survive};
 use crate::answer::Answer;
 use crate::answer::reply::Body;
 use crate::observe::access_log::Asked;
+use crate::observe::samples::Asked as Sample;
 
 /// What becomes of a connection after a turn.
 pub enum Next {
@@ -40,6 +44,8 @@ pub enum Next {
     Linger,
     /// Something must be waited for.
     Busy(Box<Busy>),
+    /// It is over, and nothing is left of it.
+    Over,
 }
 
 /// A connection and its conversation, to be spawned; the guest is dropped with it.
@@ -63,7 +69,7 @@ enum State {
 impl<G> Connection<G> {
     /// A fresh connection.
     pub fn new(context: &Rc<Context>, stream: Stream, guest: G) -> Self {
-        stream.idle_for(context.limits().idle_timeout);
+        stream.idle_for(context.idle_timeout());
         Self { context: Rc::clone(context), stream: Some(stream), state: State::Idle, _guest: guest }
     }
 
@@ -72,11 +78,19 @@ impl<G> Connection<G> {
         let Some(stream) = &self.stream else { return Poll::Ready(()) };
         self.state = match next {
             Next::Idle if !self.context.is_draining() => {
-                stream.idle_for(self.context.limits().idle_timeout);
+                stream.idle_for(self.context.idle_timeout());
                 State::Idle
             }
             Next::Busy(busy) => State::Busy(busy),
-            Next::Linger => State::Ending(Box::pin(linger::close(self.stream.take()))),
+            Next::Over => return Poll::Ready(()),
+            Next::Linger => {
+                let standing = Standing::new(&self.context, Doing::Closing);
+                let close = linger::close(self.stream.take());
+                State::Ending(Box::pin(async move {
+                    let _standing = standing;
+                    close.await;
+                }))
+            }
             Next::Idle | Next::Close => {
                 // Whatever is in flight must leave before the descriptor is closed; usually nothing is.
                 if stream.poll_sent(task).is_ready() {
@@ -89,17 +103,46 @@ impl<G> Connection<G> {
     }
 }
 
+impl<G> Connection<G> {
+    /// The conversation itself has panicked. If the peer has heard nothing yet, it hears 500; else only a reset tells it that
+    /// what it has is not whole.
+    fn after_panic(&mut self, panicked: &Panicked) -> Next {
+        let (context, Some(stream)) = (&self.context, &self.stream) else { return Next::Over };
+        context.counters.panics.add(1);
+        let has_spoken = match &self.state {
+            State::Idle => context.sending.get(),
+            State::Busy(busy) => busy.has_spoken(),
+            State::Ending(_) => true,
+        };
+        if has_spoken {
+            panicked.log(b"a conversation", "its connection is reset");
+            let _ = stream.reset_on_close();
+            return Next::Close;
+        }
+        panicked.log(b"a conversation", "it is answered 500, and its connection ends");
+        let reply = context.answers().refuse(Status::INTERNAL_SERVER_ERROR, "");
+        let mut queue = SendQueue::default();
+        super::busy::count(context, &reply);
+        context.common_head.put(&mut queue, reply, Manner::last(), context.runtime().clock());
+        Next::Busy(Box::new(Busy::last(queue)))
+    }
+}
+
 impl<G: Unpin> Future for Connection<G> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
-            let next = match (&mut this.state, &this.stream) {
-                (State::Idle, Some(stream)) => ready!(idle(&this.context, stream, task)),
-                (State::Busy(busy), Some(stream)) => ready!(busy.poll(&this.context, stream, task)),
-                (State::Ending(ending), _) => return ending.as_mut().poll(task),
+            let step = || match (&mut this.state, &this.stream) {
+                (State::Idle, Some(stream)) => idle(&this.context, stream, task),
+                (State::Busy(busy), Some(stream)) => busy.poll(&this.context, stream, task),
+                (State::Ending(ending), _) => ending.as_mut().poll(task).map(|()| Next::Over),
                 (_, None) => unreachable!("only an ending connection has given its stream away"),
+            };
+            let next = match survive::guard(step) {
+                Ok(poll) => ready!(poll),
+                Err(panicked) => this.after_panic(&panicked),
             };
             if this.go_to(next, task).is_ready() {
                 return Poll::Ready(());
@@ -120,7 +163,7 @@ fn idle(context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Nex
             _ => return Poll::Ready(Next::Close),
         };
         match turn(context, stream, &chunk, task) {
-            Next::Idle if !context.is_draining() => stream.idle_for(context.limits().idle_timeout),
+            Next::Idle if !context.is_draining() => stream.idle_for(context.idle_timeout()),
             next => return Poll::Ready(next),
         }
     }
@@ -129,6 +172,7 @@ fn idle(context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Nex
 /// Lets what is in flight leave before the descriptor is closed.
 async fn finish(context: Rc<Context>, stream: Option<Stream>) {
     let Some(stream) = stream else { return };
+    let _standing = Standing::new(&context, Doing::Closing);
     stream.deadline_in(context.limits().write_timeout);
     // Nothing to be done about an error: the connection is over either way.
     let _ = poll_fn(|task| stream.poll_sent(task)).await;
@@ -137,8 +181,10 @@ async fn finish(context: Rc<Context>, stream: Option<Stream>) {
 /// Answers everything in the chunk that memory can answer, and sends it in one go.
 fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_>) -> Next {
     let mut queue = context.take_queue();
+    context.sending.set(false);
     let mut input = chunk;
     let mut scanned = 0;
+    let mut sampled_now = 0;
     while !input.is_empty() {
         let Ok(Some((request, head))) = parse_request(input, &mut scanned) else {
             // The rest of a head, or a refusal: both take their time.
@@ -148,29 +194,35 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
             return go_on(queue, input, 0, None);
         }
         let mut manner = Manner::of(&request);
-        manner.keep_alive &= !context.is_draining();
-        match context.answers().answer(&request) {
+        manner.keep_alive &= context.keeps_alive();
+        match context.answer(&request, stream) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);
+                let clock = context.runtime().clock();
+                sampled_now += context.sampler.answered(request.target.path(), reply.status, clock);
                 if let Some(log) = &context.log {
                     let asked = Asked::of(&request, peer(stream));
                     super::busy::note(context, log, &asked, &reply, manner);
                 }
-                context.common_head.put(&mut queue, reply, manner, context.runtime().clock());
+                context.common_head.put(&mut queue, reply, manner, clock);
             }
             answer => {
                 let asked = context.log.as_ref().map(|_| Box::new(Asked::of(&request, peer(stream))));
-                let item = Item::new(answer, manner, asked);
+                let item = Item::new(context, &request, answer, manner, asked);
                 return go_on(queue, &input[head..], 0, Some(item));
             }
         }
         input = &input[head..];
         scanned = 0;
         if !manner.keep_alive {
-            return send_last(context, stream, queue, input, task);
+            let next = send_last(context, stream, queue, input, task);
+            took(context, sampled_now);
+            return next;
         }
     }
-    match send(context, stream, &mut queue, false, task) {
+    let sent = send(context, stream, &mut queue, false, task);
+    took(context, sampled_now);
+    match sent {
         Poll::Ready(Ok(())) => {
             context.put_queue(queue);
             Next::Idle
@@ -178,6 +230,22 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         Poll::Ready(Err(_)) => Next::Close,
         Poll::Pending => go_on(queue, &[], 0, None),
     }
+}
+
+/// The answers of this turn have left: how long that took, if the sampler wants to know.
+fn took(context: &Context, sampled: u64) {
+    if sampled > 0 {
+        context.sampler.took(sampled, context.runtime().clock());
+    }
+}
+
+/// What the sampler keeps of a request that is answered later.
+pub fn sampled(context: &Context, request: &Request<'_>, answer: &Answer) -> Option<Box<Sample>> {
+    let known = match answer {
+        Answer::Ready(reply) => Some(reply.status),
+        Answer::Pending(_) => None,
+    };
+    context.sampler.asked(request.target.path(), known, context.runtime().clock())
 }
 
 /// Sends and counts; `more` as in `Stream::poll_send`.
@@ -189,6 +257,7 @@ fn send(
     task: &mut Task<'_>,
 ) -> Poll<io::Result<()>> {
     let before = queue.len();
+    context.sending.set(true);
     let sent = stream.poll_send(queue, more, task);
     context.counters.bytes_sent.add((before - queue.len()) as u64);
     sent

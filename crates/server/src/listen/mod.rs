@@ -8,6 +8,8 @@ pub mod seat;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use amped_runtime::yield_now;
 
 pub use self::seat::{Guest, Seat};
 use crate::converse::{Context, h1};
+use crate::overload::{Accepting, Entrance};
 
 /// A worker's reception: where it sits among the others, and how many connections all may have.
 #[derive(Debug)]
@@ -31,17 +34,57 @@ pub struct Reception {
     pub max_connections: usize,
 }
 
-/// Accepts connections until the listener is stopped, those that had come by then included.
+/// Accepts connections until the listener is stopped, those that had come by then included: as they come, or when there is too much
+/// to do, only so many a turn or none.
 pub async fn receive(listener: Rc<Listener>, context: Rc<Context>, reception: Rc<Reception>) {
     loop {
-        for _ in 0..BURST {
-            match listener.accept().await {
-                Ok(socket) => admit(socket, &context, &reception),
-                Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return,
-                Err(_) => lack(&context).await,
+        match how_to_accept(&listener, &context) {
+            Accepting::AsTheyCome => {
+                if receive_burst(&listener, &context, &reception).await.is_break() {
+                    return;
+                }
+                yield_now().await;
+            }
+            Accepting::FromShortQueue => {
+                receive_waiting(&listener, &context, &reception).await;
+                context.runtime().sleep(SHORT_QUEUE_PAUSE).await;
+            }
+            Accepting::None => {
+                listener.accept_nothing();
+                context.runtime().sleep(SHORTAGE_PAUSE).await;
             }
         }
-        yield_now().await;
+    }
+}
+
+/// A listener that was told to stop is emptied, however much there is to do: nobody else may be there for what is queued.
+fn how_to_accept(listener: &Listener, context: &Context) -> Accepting {
+    if listener.is_stopped() { Accepting::AsTheyCome } else { context.gate.accepting() }
+}
+
+/// Breaks when the listener has stopped and nothing is left to accept.
+async fn receive_burst(listener: &Listener, context: &Rc<Context>, reception: &Reception) -> ControlFlow<()> {
+    for _ in 0..BURST {
+        match listener.accept().await {
+            Ok(socket) => admit(socket, context, reception),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return ControlFlow::Break(()),
+            Err(_) => lack(context, reception).await,
+        }
+        if how_to_accept(listener, context) != Accepting::AsTheyCome {
+            break;
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Takes what the kernel's queue holds, whose length is then what was chosen and not what the driver has taken ahead.
+async fn receive_waiting(listener: &Listener, context: &Rc<Context>, reception: &Reception) {
+    for _ in 0..BURST {
+        match listener.accept_now() {
+            Ok(socket) => admit(socket, context, reception),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => return lack(context, reception).await,
+        }
     }
 }
 
@@ -56,12 +99,12 @@ pub async fn receive_one_by_one(listeners: Vec<Rc<Listener>>, context: Rc<Contex
         match poll_fn(next).await {
             Ok(socket) if has_room(&context, &reception) => {
                 let over = Rc::new(Over::default());
-                let guest = (Guest::new(&reception.seats[reception.place]), Ends(Rc::clone(&over)));
-                seat(socket, &context, guest);
+                let Some(guest) = guest(&socket, &context, &reception.seats[reception.place]) else { continue };
+                seat(socket, &context, (guest, Ends(Rc::clone(&over))));
                 poll_fn(|task| over.poll(task)).await;
             }
             Ok(_) => {}
-            Err(_) => lack(&context).await,
+            Err(_) => lack(&context, &reception).await,
         }
     }
 }
@@ -96,9 +139,10 @@ impl Drop for Ends {
     }
 }
 
-/// No descriptor or no memory left: the connection stays in the kernel's queue until there is.
-async fn lack(context: &Context) {
+/// No descriptor or no memory left: the connection stays in the kernel's queue until there is, and who has idled longest makes room.
+async fn lack(context: &Context, reception: &Reception) {
     context.counters.accept_shortages.add(1);
+    context.reap((reception.seats[reception.place].connections() / 32).max(4));
     context.runtime().sleep(SHORTAGE_PAUSE).await;
 }
 
@@ -108,6 +152,9 @@ fn has_room(context: &Context, reception: &Reception) -> bool {
     context.counters.accepted.add(1);
     let connections: usize = reception.seats.iter().map(|seat| seat.connections()).sum();
     let has_room = connections < reception.max_connections;
+    if connections >= reception.max_connections - reception.max_connections / 16 {
+        context.reap(reception.max_connections / 32);
+    }
     context.counters.turned_away.add(u64::from(!has_room));
     has_room
 }
@@ -122,12 +169,32 @@ fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
             context.counters.handed_on.add(1);
             other.hand(socket);
         }
-        None => seat(socket, context, Guest::new(&seats[reception.place])),
+        None => welcome(socket, context, &seats[reception.place]),
+    }
+}
+
+/// Gives a connection a seat of this worker, unless its client has as many as it may.
+pub fn welcome(socket: OwnedFd, context: &Rc<Context>, its: &Arc<Seat>) {
+    if let Some(guest) = guest(&socket, context, its) {
+        seat(socket, context, guest);
+    }
+}
+
+fn guest(socket: &OwnedFd, context: &Context, seat: &Arc<Seat>) -> Option<Guest> {
+    let Some(clients) = &context.clients else { return Some(Guest::new(seat, None)) };
+    // Without an address it is gone already, which its first operation will tell.
+    let Ok(peer) = Listener::peer_of(socket) else { return Some(Guest::new(seat, None)) };
+    match clients.enter(peer.ip(), context.runtime().clock().ticks()) {
+        Entrance::Open(ticket) => Some(Guest::new(seat, ticket)),
+        Entrance::Shut => {
+            context.counters.client_connections_refused.add(1);
+            None
+        }
     }
 }
 
 /// Starts the conversation with a connection that is this worker's.
-pub fn seat<G: Unpin + 'static>(socket: OwnedFd, context: &Rc<Context>, guest: G) {
+fn seat<G: Unpin + 'static>(socket: OwnedFd, context: &Rc<Context>, guest: G) {
     let stream = Listener::stream(context.runtime(), socket);
     context.runtime().spawn(h1::Connection::new(context, stream, guest));
 }
@@ -146,6 +213,7 @@ fn less_loaded(seats: &[Arc<Seat>], place: usize) -> Option<&Seat> {
 /// Connections accepted before others have their turn.
 const BURST: usize = 64;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+const SHORT_QUEUE_PAUSE: Duration = Duration::from_millis(1);
 /// A difference that is not worth a wake-up of another core.
 const SLACK: usize = 8;
 
@@ -156,7 +224,7 @@ mod tests {
     fn seats(connections: &[usize]) -> Arc<[Arc<Seat>]> {
         let seats: Arc<[Arc<Seat>]> = connections.iter().map(|_| Arc::default()).collect();
         for (place, &count) in connections.iter().enumerate() {
-            (0..count).for_each(|_| std::mem::forget(Guest::new(&seats[place])));
+            (0..count).for_each(|_| std::mem::forget(Guest::new(&seats[place], None)));
         }
         seats
     }

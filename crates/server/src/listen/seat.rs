@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Re
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::overload::Ticket;
+
 /// One worker as the others see it.
 #[derive(Debug, Default)]
 pub struct Seat {
@@ -21,7 +23,11 @@ pub struct Seat {
 
 /// Counts one connection while it lives.
 #[derive(Debug)]
-pub struct Guest(Arc<Seat>);
+pub struct Guest {
+    seat: Arc<Seat>,
+    /// Where its client's connections are counted, if they are.
+    _ticket: Option<Box<Ticket>>,
+}
 
 /// What a worker is told from outside.
 #[derive(Debug)]
@@ -53,6 +59,11 @@ impl Seat {
     pub fn nudge(&self) {
         self.news.store(true, Release);
         self.wake();
+    }
+
+    /// Whether the worker was told to finish.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Has the worker finish and end.
@@ -90,14 +101,14 @@ impl Seat {
 
 impl Guest {
     /// Counts a connection of the worker in this seat.
-    pub fn new(seat: &Arc<Seat>) -> Self {
+    pub fn new(seat: &Arc<Seat>, ticket: Option<Ticket>) -> Self {
         seat.connections.fetch_add(1, Relaxed);
-        Self(Arc::clone(seat))
+        Self { seat: Arc::clone(seat), _ticket: ticket.map(Box::new) }
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.seat.connections.fetch_sub(1, Relaxed);
     }
 }

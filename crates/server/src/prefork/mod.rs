@@ -24,6 +24,7 @@ use self::told::Told;
 use crate::config::Plan;
 use crate::observe::access_log::Writer;
 use crate::observe::admin;
+use crate::worker::confine;
 use crate::worker::server::Prepared;
 use crate::worker::sockets::Sockets;
 
@@ -40,6 +41,8 @@ struct Pool {
     members: Vec<Member>,
     /// What those that ended in an orderly way had counted.
     past: Value,
+    /// Children that ended unasked.
+    restarts: u64,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,8 @@ struct Member {
 }
 
 /// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent. `ready` is called once connections are
-/// accepted, with what runs and where. `is_alone`: nobody else has the sockets, so that its end is theirs.
+/// accepted, with what runs and where. `is_alone`: nobody else has the sockets, so that its end is theirs;
+/// `restarts`: processes that had to be replaced before.
 ///
 /// # Errors
 /// In words, what kept it from starting.
@@ -59,16 +63,24 @@ pub fn serve_until_told(
     sockets: Sockets,
     admin: Option<admin::Listener>,
     is_alone: bool,
+    restarts: u64,
     ready: impl FnOnce(&str, &[SocketAddr]),
 ) -> Result<(), String> {
     let told = Told::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     plan.workers = plan.limits.max_connections.unwrap_or(usize::MAX).min(plan.workers);
-    Writer::check(&plan.access_log)?;
+    // A file that root made would not be the user's to write.
+    if plan.user.is_none() {
+        Writer::check(&plan.access_log)?;
+    }
     let prepared = Prepared::new(plan, sockets)?;
-    let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
+    let (mut described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
+    if let Some(warning) = confine::warning(prepared.plan()) {
+        described = format!("{described}\namped: {warning}");
+    }
     let wanted = prepared.plan().workers;
+    let members = Vec::new();
     let mut pool =
-        Pool { prepared: Some(prepared), admin, told, is_alone, wanted, members: Vec::new(), past: Value::Null };
+        Pool { prepared: Some(prepared), admin, told, is_alone, wanted, members, past: Value::Null, restarts };
     for _ in 0..wanted {
         pool.grow()?;
     }
@@ -111,6 +123,7 @@ impl Pool {
                 );
             }
             for (member, how) in self.reap() {
+                self.restarts += 1;
                 eprintln!("amped: process {} has ended ({how}), another takes its place", member.child.id());
                 if member.started.elapsed() < SHORT_LIFE {
                     not_before = Instant::now() + SHORT_LIFE;
@@ -125,10 +138,15 @@ impl Pool {
                 continue;
             }
             let limit = (self.members.len() < self.wanted).then_some(pause);
-            let called = self.told.wait(self.admin.as_ref().map(AsFd::as_fd).as_slice(), limit) == [true];
-            if called && let Some(admin) = &self.admin {
-                admin.serve_one(&|| self.status().to_string());
-            }
+            self.wait(limit);
+        }
+    }
+
+    /// Waits for a signal or for whoever asks for the numbers, who is answered.
+    fn wait(&self, limit: Option<Duration>) {
+        let called = self.told.wait(self.admin.as_ref().map(AsFd::as_fd).as_slice(), limit) == [true];
+        if called && let Some(admin) = &self.admin {
+            admin.serve_one(self);
         }
     }
 
@@ -137,7 +155,10 @@ impl Pool {
         // Whoever connects from now on is refused rather than left waiting.
         let prepared = self.prepared.take();
         prepared.filter(|_| self.is_alone).inspect(Prepared::refuse);
-        drop(self.admin.take());
+        if !self.is_alone {
+            // The next process answers for the server now.
+            drop(self.admin.take());
+        }
         self.told.forget();
         self.members.iter().for_each(|member| member.child.signal(Signal::TERM));
         while !self.members.is_empty() {
@@ -146,7 +167,7 @@ impl Pool {
                 return Err("told twice, ending at once".into());
             }
             if self.reap().is_empty() {
-                self.told.wait(&[], None);
+                self.wait(None);
             }
         }
         let counted = |name: &str| self.past["counters"][name].as_u64().unwrap_or(0);
@@ -161,13 +182,16 @@ impl Pool {
             let Some(place) = self.members.iter().position(|member| member.child.id() == id) else { continue };
             let member = self.members.swap_remove(place);
             if let Some(mut last) = member.last_words() {
-                add(&mut self.past, serde_json::json!({ "counters": last["counters"].take() }));
+                let counted = COUNTED.iter().map(|name| ((*name).to_owned(), last[name].take()));
+                add(&mut self.past, counted.collect());
             }
             ended.push((member, how));
         }
         ended
     }
+}
 
+impl admin::Source for Pool {
     /// Everybody's numbers in one.
     fn status(&self) -> Value {
         let mut sum = self.past.clone();
@@ -176,7 +200,14 @@ impl Pool {
                 add(&mut sum, status);
             }
         }
+        if let Value::Object(sum) = &mut sum {
+            sum.insert("processes".into(), serde_json::json!({ "id": std::process::id(), "restarts": self.restarts }));
+        }
         sum
+    }
+
+    fn is_ready(&self) -> bool {
+        self.prepared.is_some()
     }
 }
 
@@ -223,6 +254,8 @@ fn add(sum: &mut Value, more: Value) {
     }
 }
 
+/// What of a child's numbers is still true when it has ended.
+const COUNTED: &[&str] = &["counters", "sites", "latency"];
 /// How long a child may take to start, or to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A child that has not lived longer is not replaced at once: what killed it may kill the next one, and the next.

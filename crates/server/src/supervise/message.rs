@@ -54,6 +54,8 @@ pub enum Report {
     Stuck(String),
     /// The other plan is in force, or why not.
     Reloaded(Result<(), String>),
+    /// The other plan is not in force, and that may be for what this process has given up: another one may have more luck.
+    Unable(String),
 }
 
 #[derive(Serialize, Deserialize)]

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use self::supervisor::Supervisor;
 use crate::config::{self, Plan};
+use crate::worker::confine;
 
 /// What is to be served, and in which manner.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ impl Source {
             Self::File(file) => config::read(file).map_err(|report| Failure::Usage(report.to_string()))?,
         };
         let plan = self.understand(&text)?;
+        confine::check(&plan)?;
         Ok((text, plan))
     }
 

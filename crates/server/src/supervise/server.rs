@@ -14,16 +14,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use super::child::State;
 use super::message::{self, Order, Report};
 use super::notify::{self, Notify};
 use super::takeover::LUGGAGE;
 use super::{Failure, Source, Terminal, VARIABLE};
+#[cfg(debug_assertions)]
+use crate::answer::faults;
 use crate::config::plan::{Architecture, DiskMode, Plan};
 use crate::observe::admin;
 use crate::prefork;
-use crate::worker::server::{Prepared, Server};
+use crate::worker::heartbeat;
+use crate::worker::server::{Prepared, Server, Status};
 use crate::worker::sockets::{Place, Sockets};
-use crate::worker::watch;
 
 /// Whom a server process reports to.
 #[derive(Clone, Debug)]
@@ -39,6 +42,12 @@ struct Kit {
     plan: Plan,
     sockets: Sockets,
     admin: Option<admin::Listener>,
+}
+
+/// A server's numbers, and those of its supervision.
+struct Numbers {
+    status: Status,
+    restarts: u64,
 }
 
 /// A server that reloads by itself.
@@ -64,7 +73,8 @@ pub fn serve_alone(source: &Source, mut plan: Plan) -> Result<(), Failure> {
     }
     sockets.add(sockets.missing(&plan)?);
     sockets.keep(&plan);
-    let admin = plan.admin.as_deref().map(admin::Listener::bind).transpose()?;
+    // Before rights are given up: the socket may lie where only root may write.
+    let admin = admin::Listener::of(&plan)?;
     serve(Kit { plan, sockets, admin }, source, &Master::Nobody(Arc::new(Notify::from_environment())), is_given)
 }
 
@@ -75,7 +85,7 @@ pub fn serve_alone(source: &Source, mut plan: Plan) -> Result<(), Failure> {
 pub fn serve_supervised(source: &Source) -> Result<(), Failure> {
     let failed = |error: io::Error| format!("this process is started by `amped` itself ({VARIABLE} is set): {error}");
     #[cfg(debug_assertions)]
-    crate::observe::fault::at_start();
+    faults::at_start();
     process::set_name(c"amped");
     let channel = Channel::from_stdin().map_err(failed)?;
     let Some((order, mut descriptors)) = message::receive::<Order>(&channel).map_err(failed)? else {
@@ -86,8 +96,7 @@ pub fn serve_supervised(source: &Source) -> Result<(), Failure> {
     };
     let mut plan = source.understand(&message::text_of(descriptors.remove(0))?)?;
     plan.listen = places.iter().map(|place| place.asked).collect();
-    let admin = admin.then(|| descriptors.remove(0)).zip(plan.admin.as_deref());
-    let admin = admin.map(|(socket, address)| admin::Listener::adopt(socket, address));
+    let admin = admin.then(|| admin::Listener::adopt(descriptors.remove(0), &plan));
     let sockets = Sockets::from_parts(&places, &counts, descriptors);
     serve(Kit { plan, sockets, admin }, source, &Master::Supervisor(Arc::new(channel), restarts), true)
 }
@@ -100,9 +109,16 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
                 .map_err(|error| format!("cannot watch the supervisor: {error}"))?;
         }
         let is_alone = matches!(master, Master::Nobody(_));
-        return Ok(prefork::serve_until_told(plan, sockets, admin, is_alone, |described, addresses| {
-            master.is_ready(described, addresses);
-        })?);
+        return Ok(prefork::serve_until_told(
+            plan,
+            sockets,
+            admin,
+            is_alone,
+            master.restarts(),
+            |described, addresses| {
+                master.is_ready(described, addresses);
+            },
+        )?);
     }
     let failed = |error: io::Error| format!("cannot listen for signals: {error}");
     let terminal = Terminal::now();
@@ -112,21 +128,14 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
     let prepared = Prepared::new(plan.clone(), sockets)?;
     let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
     let server = Arc::new(prepared.start()?);
-    let (status, numbers) = (server.status(), master.numbers());
-    let office = admin.map(|admin| {
-        admin::start(admin, move || {
-            let mut status = status.json();
-            status["process"] = numbers.clone();
-            status.to_string()
-        })
-    });
-    let office = office.transpose()?;
+    let numbers = Numbers { status: server.status(), restarts: master.restarts() };
+    let office = admin.map(|admin| admin.start(numbers)).transpose()?;
     let retires = Arc::new(AtomicBool::new(false));
     watch_over(&server, master, &plan)?;
     if let Master::Supervisor(channel, _) = master {
         obey(&server, Arc::clone(channel), source.clone(), Arc::clone(&retires))?;
     }
-    master.is_ready(&described, &addresses);
+    master.is_ready(&format!("{described}\namped: {}", server.confined()), &addresses);
     let mut alone = Alone { server: &server, source, plan, places, is_given };
     for signal in signals.forever() {
         match (signal, master) {
@@ -176,11 +185,26 @@ impl Master {
         }
     }
 
-    fn numbers(&self) -> serde_json::Value {
+    /// Processes that had to be replaced before this one.
+    fn restarts(&self) -> u64 {
         match self {
-            Self::Supervisor(_, restarts) => serde_json::json!({ "id": std::process::id(), "restarts": restarts }),
-            Self::Nobody(_) => serde_json::json!({ "id": std::process::id(), "restarts": 0 }),
+            Self::Supervisor(_, restarts) => *restarts,
+            Self::Nobody(_) => 0,
         }
+    }
+}
+
+impl admin::Source for Numbers {
+    fn status(&self) -> serde_json::Value {
+        let mut status = self.status.json();
+        let state = if self.status.is_draining() { State::Draining } else { State::Ready };
+        let (id, restarts) = (std::process::id(), self.restarts);
+        status["processes"] = serde_json::json!({ "id": id, "state": state.name(), "restarts": restarts });
+        status
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.status.is_draining()
     }
 }
 
@@ -216,7 +240,7 @@ fn watch_over(server: &Server, master: &Master, plan: &Plan) -> Result<(), Strin
     let (said, seen) = (master.clone(), master.clone());
     let is_inline = plan.disk == DiskMode::Inline;
     let readings = if plan.serves_one_by_one() { Arc::new([]) } else { Arc::clone(server.readings()) };
-    let stuck = move |incident: &watch::Incident| match &said {
+    let stuck = move |incident: &heartbeat::Incident| match &said {
         Master::Supervisor(channel, _) if !is_inline => {
             drop(message::send(channel, Report::Stuck(incident.to_string()), &[]));
         }
@@ -229,7 +253,7 @@ fn watch_over(server: &Server, master: &Master, plan: &Plan) -> Result<(), Strin
         }
     };
     let thread = std::thread::Builder::new().name("amped-watch".into());
-    thread.spawn(move || watch::run(&readings, stuck, alive)).map_err(failed)?;
+    thread.spawn(move || heartbeat::run(&readings, stuck, alive)).map_err(failed)?;
     Ok(())
 }
 
@@ -249,9 +273,13 @@ fn obey(server: &Arc<Server>, channel: Arc<Channel>, source: Source, retires: Ar
                 Order::Reload { listen, addresses, places, counts } => {
                     let text = descriptors.remove(0);
                     let added = Sockets::from_parts(&places, &counts, descriptors);
-                    let outcome =
-                        exchange(&server, listen, &addresses, text, added).map_err(|failure| failure.to_string());
-                    let _ = message::send(&channel, Report::Reloaded(outcome), &[]);
+                    let outcome = exchange(&server, listen, &addresses, text, added);
+                    let report = match outcome.map_err(|failure| failure.to_string()) {
+                        // A folder that was put in the place of another, a page that only root may read.
+                        Err(why) if server.confined().lacks_rights() => Report::Unable(why),
+                        outcome => Report::Reloaded(outcome),
+                    };
+                    let _ = message::send(&channel, report, &[]);
                 }
                 Order::Retire => {
                     retires.store(true, Relaxed);

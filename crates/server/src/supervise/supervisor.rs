@@ -66,6 +66,8 @@ struct Task {
     next: Option<Settled>,
     /// Where the running process was asked to do it: until when it may take.
     limit: Option<Instant>,
+    /// Why the running process could not do it.
+    hindrance: Option<String>,
 }
 
 impl Supervisor {
@@ -269,7 +271,9 @@ impl Supervisor {
                 });
             }
             State::Starting if self.task.is_some() => {
-                self.end_task(Err(format!("the new server process ended before it was ready ({})", words(end))));
+                let hindrance = self.task.as_mut().and_then(|task| task.hindrance.take());
+                let why = hindrance.map(|why| format!("{why}; ")).unwrap_or_default();
+                self.end_task(Err(format!("{why}the new server process ended before it was ready ({})", words(end))));
             }
             _ => {
                 if self.task.as_ref().is_some_and(|task| task.limit.is_some()) {
@@ -373,6 +377,14 @@ impl Supervisor {
                     self.end_task(outcome.map(|()| "reloaded".into()));
                 }
             }
+            Report::Unable(why) => {
+                if let Some(task) = self.task.as_mut().filter(|task| task.limit.take().is_some()) {
+                    task.hindrance = Some(why);
+                    if let Err(why) = self.spawn_next() {
+                        self.end_task(Err(why));
+                    }
+                }
+            }
         }
     }
 
@@ -416,7 +428,7 @@ impl Supervisor {
         }
         let Some((request, callers)) = self.queue.pop_front() else { return };
         self.notify.reloading();
-        self.task = Some(Task { request, callers, next: None, limit: None });
+        self.task = Some(Task { request, callers, next: None, limit: None, hindrance: None });
         let begun = if request == Request::Upgrade { self.begin_upgrade() } else { self.begin_reload() };
         if let Err(failure) = begun {
             self.end_task(Err(failure.to_string()));
@@ -444,8 +456,7 @@ impl Supervisor {
         let Some(at) = runs.filter(|_| Server::can_exchange(&self.settled.plan, &plan)) else {
             self.sockets.add(added);
             self.task.as_mut().expect("under way").next = Some(Settled { text, plan, admin });
-            self.due = None;
-            return Ok(self.spawn(Path::new(SELF))?);
+            return Ok(self.spawn_next()?);
         };
         let (places, counts, _) = added.parts();
         let mut all = self.sockets.copy_for(&plan)?.addresses();
@@ -457,6 +468,12 @@ impl Supervisor {
         task.next = Some(Settled { text, plan, admin });
         task.limit = Some(Instant::now() + RELOAD_LIMIT);
         Ok(sent?)
+    }
+
+    /// Starts the process that takes over with what will be in force.
+    fn spawn_next(&mut self) -> Result<(), String> {
+        self.due = None;
+        self.spawn(Path::new(SELF))
     }
 
     /// What was under way has succeeded, or nothing has changed.
@@ -546,7 +563,7 @@ impl Supervisor {
 }
 
 fn bind_admin(plan: &Plan) -> Result<Option<OwnedFd>, String> {
-    plan.admin.as_deref().map(|address| admin::Listener::bind(address).map(OwnedFd::from)).transpose()
+    Ok(admin::Listener::of(plan)?.map(OwnedFd::from))
 }
 
 /// How a process ended, as an operator would say it.

@@ -1,6 +1,6 @@
 //! The listening tasks of a worker: started and stopped while others go on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
@@ -50,8 +50,13 @@ impl Accepting {
         for listener in listeners {
             let (context, reception) = of_its_own();
             self.listeners.borrow_mut().push(Rc::clone(&listener));
-            self.context.runtime().spawn(listen::receive(listener, context, reception));
+            self.context.runtime().spawn_vital(listen::receive(listener, context, reception));
         }
+    }
+
+    /// What is listened on now.
+    pub fn listeners(&self) -> Ref<'_, Vec<Rc<Listener>>> {
+        self.listeners.borrow()
     }
 
     /// Lets go of every address but these. A connection of which the kernel knows that says nothing yet is accepted after a
@@ -88,7 +93,7 @@ impl Accepting {
 impl OneByOne {
     fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {
         let this = Rc::clone(self);
-        context.runtime().spawn(async move {
+        context.runtime().spawn_vital(async move {
             let mut receive = std::pin::pin!(receive);
             std::future::poll_fn(|task| {
                 if this.stopped.get() {

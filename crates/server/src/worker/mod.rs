@@ -4,9 +4,11 @@
 
 mod accepting;
 mod choose;
+pub mod confine;
+pub mod heartbeat;
 pub mod server;
 pub mod sockets;
-pub mod watch;
+mod watch;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -25,9 +27,10 @@ use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Files, Roots, Shelf};
 use crate::config::plan::Plan;
 use crate::converse::Context;
-use crate::listen::{self, Guest, Reception, Seat, seat::Call};
+use crate::listen::{self, Reception, Seat, seat::Call};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
+use crate::overload::{Clients, Gate};
 use crate::route::Router;
 
 /// What all workers of a process share.
@@ -51,6 +54,8 @@ pub struct Shared {
     pub driver: driver::Kind,
     /// Connections at one time.
     pub max_connections: usize,
+    /// What one client may have, if that is limited.
+    pub clients: Option<Arc<Clients>>,
 }
 
 /// What is served, by one plan: a reload makes another one of these.
@@ -106,33 +111,50 @@ pub fn run(shared: &Arc<Shared>, place: usize, sockets: Vec<OwnedFd>, ready: imp
 
 fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>) -> Rc<Context> {
     let served = Arc::clone(&shared.served.lock().unwrap_or_else(PoisonError::into_inner));
-    let answers = answers(shared, &served, runtime, counters);
+    let gate = Rc::new(Gate::new(&served.plan.overload, counters));
+    let answers = answers(shared, &served, runtime, &gate, counters);
     let log = shared.log.as_ref().map(|writer| writer.log(counters));
-    Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log)
+    Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log, shared.clients.clone())
 }
 
-fn answers(shared: &Shared, served: &Served, runtime: &Rc<Runtime>, counters: &Arc<Counters>) -> Rc<Answers> {
-    let files = Files::new(runtime, &served.plan, (&served.roots, &shared.shelf, &shared.helpers), counters);
+/// Whoever answers next goes by the same `gate`: what is too much does not change with a plan.
+fn answers(
+    shared: &Shared,
+    served: &Served,
+    runtime: &Rc<Runtime>,
+    gate: &Rc<Gate>,
+    counters: &Arc<Counters>,
+) -> Rc<Answers> {
+    let files = Files::new(runtime, &served.plan, (&served.roots, &shared.shelf, &shared.helpers), gate, counters);
     let (plan, router) = (Arc::clone(&served.plan), Arc::clone(&served.router));
     Answers::new(plan, router, files, Arc::clone(&served.error_pages))
 }
 
 async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<OwnedFd>) {
-    let accepting = Accepting::new(&context, &reception);
+    let accepting = Rc::new(Accepting::new(&context, &reception));
     accepting.start(sockets);
+    if !context.answers().plan().serves_one_by_one() {
+        context.runtime().spawn_vital(watch::watch(Rc::clone(&context), Rc::clone(&reception), Rc::clone(&accepting)));
+    }
     flush_log(&context);
     let seat = &reception.seats[reception.place];
     let gently = loop {
         match seat.call().await {
             Call::Handed(sockets) => {
-                sockets.into_iter().for_each(|socket| listen::seat(socket, &context, Guest::new(seat)));
+                sockets.into_iter().for_each(|socket| listen::welcome(socket, &context, seat));
             }
             Call::News => {
                 let mine = &shared.changes[reception.place];
                 let changes = std::mem::take(&mut *mine.lock().unwrap_or_else(PoisonError::into_inner));
                 accepting.look_again();
                 for change in changes {
-                    context.exchange(answers(&shared, &change.served, context.runtime(), &context.counters));
+                    context.exchange(answers(
+                        &shared,
+                        &change.served,
+                        context.runtime(),
+                        &context.gate,
+                        &context.counters,
+                    ));
                     accepting.only(&change.addresses);
                     accepting.start(change.added);
                 }

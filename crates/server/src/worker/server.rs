@@ -10,13 +10,17 @@ use std::time::Duration;
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
 
+use super::confine::{self, Confined};
 use super::sockets::Sockets;
 use super::{Change, Chosen, Readings, Served, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
 use crate::config::plan::{Architecture, Limits, Plan};
+use crate::converse;
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
+use crate::observe::{admin, report};
+use crate::overload::Clients;
 use crate::route::Router;
 
 /// What there must be before the first thread: sockets that listen, open folders, error pages.
@@ -36,6 +40,7 @@ pub struct Server {
     sockets: Vec<OwnedFd>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     readings: Arc<[Readings]>,
+    confined: Confined,
 }
 
 impl Served {
@@ -62,6 +67,8 @@ impl Prepared {
             // one connection needs none.
             let _ = amped_runtime::make_room_for_descriptors(max_connections(&plan) + RESERVED_DESCRIPTORS);
         }
+        confine::check(&plan)?;
+        sockets.reset(plan.limits.dead_peer_timeout)?;
         let (chosen, addresses) = (choose(plan.driver), sockets.addresses());
         Ok(Self { chosen, sockets, addresses, served: Served::open(plan, None)? })
     }
@@ -121,29 +128,38 @@ impl Prepared {
     /// # Errors
     /// In words: no thread to be had, a log that cannot be opened.
     pub fn start(self) -> Result<Server, String> {
+        converse::watch_panics();
         let plan = Arc::clone(&self.served.plan);
         let mut theirs = self.sockets.for_workers(&plan)?;
         let sockets = theirs.split_off(plan.workers.min(theirs.len())).into_iter().flatten().collect();
+        let confined = confine::confine(&plan)?;
         let shared = Arc::new(Shared {
             served: Mutex::new(Arc::new(self.served)),
             changes: (0..plan.workers).map(|_| Mutex::default()).collect(),
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
-            helpers: Helpers::new(plan.helpers, plan.helper_queue),
+            helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: self.chosen.kind,
             max_connections: max_connections(&plan),
+            clients: Clients::new(&plan.clients),
             plan,
         });
         let (threads, readings) = start_workers(&shared, theirs)?;
-        Ok(Server { shared, sockets, threads: Mutex::new(threads), readings: readings.into() })
+        Ok(Server { shared, sockets, threads: Mutex::new(threads), readings: readings.into(), confined })
     }
 }
 
 impl Server {
     /// What the workers let others read.
     pub fn status(&self) -> Status {
-        Status { shared: Arc::clone(&self.shared), readings: Arc::clone(&self.readings) }
+        let confined = self.confined.clone();
+        Status { shared: Arc::clone(&self.shared), readings: Arc::clone(&self.readings), confined }
+    }
+
+    /// What the process gave up before it served.
+    pub fn confined(&self) -> &Confined {
+        &self.confined
     }
 
     /// Whether a reload may exchange one plan for the other in the running process: nothing differs that threads, memory or open
@@ -154,9 +170,10 @@ impl Server {
         same.listen.clone_from(&next.listen);
         same.sites.clone_from(&next.sites);
         same.overload_body.clone_from(&next.overload_body);
-        same.limits = Limits { max_connections: now.limits.max_connections, ..next.limits.clone() };
+        let Limits { max_connections, dead_peer_timeout, .. } = now.limits;
+        same.limits = Limits { max_connections, dead_peer_timeout, ..next.limits.clone() };
         (same.disk, same.revalidate, same.retry_after) = (next.disk, next.revalidate, next.retry_after);
-        same == *next && !now.serves_one_by_one()
+        same == *next && !now.serves_one_by_one() && confine::leaves_open(now, next)
     }
 
     /// Serves by another plan from now on, one that `can_exchange` allows. Connections stay, and requests under way end as they
@@ -168,6 +185,7 @@ impl Server {
     /// not answered, and takes over when it can.
     pub fn exchange(&self, plan: Plan, addresses: &[SocketAddr], added: Sockets) -> Result<(), String> {
         let served = Arc::new(Served::open(plan, Some(&self.served()))?);
+        added.reset(served.plan.limits.dead_peer_timeout)?;
         let theirs = added.for_workers(&served.plan)?;
         *self.served() = Arc::clone(&served);
         let (sender, done) = channel();
@@ -232,6 +250,7 @@ impl Server {
 pub struct Status {
     shared: Arc<Shared>,
     readings: Arc<[Readings]>,
+    confined: Confined,
 }
 
 impl Status {
@@ -240,11 +259,20 @@ impl Status {
         let counters = self.sums();
         let helpers = self.shared.helpers.stats();
         let turns: Vec<_> = self.readings.iter().map(|reading| turns(&reading.meter)).collect();
+        let connections = self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>();
+        let all = || self.readings.iter().map(|reading| &*reading.counters);
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "architecture": self.shared.plan.architecture.name(),
             "driver": self.shared.driver.name(),
-            "connections": self.shared.seats.iter().map(|seat| seat.connections()).sum::<usize>(),
+            "workers": self.shared.plan.workers,
+            "draining": self.is_draining(),
+            "confined": self.confined.json(),
+            "connections": connections,
+            "states": report::states(all(), connections as u64),
+            "sites": report::sites(all()),
+            "latency": report::latency(all()),
+            "top": report::top(all()),
             "counters": counters.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "cache": {
                 "bytes": self.shared.shelf.used(),
@@ -256,10 +284,19 @@ impl Status {
                 "ran": helpers.ran, "refused": helpers.refused, "dropped": helpers.dropped,
                 "delay_us": helpers.delay.as_micros() as u64,
                 "longest_delay_us": helpers.longest_delay.as_micros() as u64,
+                "late": helpers.late, "no_room": helpers.no_room, "standing": helpers.standing,
+                "incidents": helpers.incidents, "replaced": helpers.replaced, "panicked": helpers.panicked,
+                "delays": report::doublings(&helpers.delays),
+                "delay_micros": helpers.total_delay.as_micros() as u64,
             },
             "turns": turns,
             "signal_queue_overflows": self.readings.iter().map(|reading| reading.meter.overflows()).sum::<u64>(),
         })
+    }
+
+    /// Whether the server finishes what it has and wants nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.shared.seats.iter().any(|seat| seat.is_draining())
     }
 
     /// One line for the end of the log.
@@ -286,6 +323,16 @@ impl Status {
     }
 }
 
+impl admin::Source for Status {
+    fn status(&self) -> serde_json::Value {
+        self.json()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_draining()
+    }
+}
+
 fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
     let worst = meter.worst().map(|worst| {
         serde_json::json!({
@@ -299,7 +346,7 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
         })
     });
     let histogram: Vec<_> = meter.histogram().filter(|(_, count)| *count > 0).collect();
-    serde_json::json!({ "longest": worst, "below_us": histogram })
+    serde_json::json!({ "longest": worst, "below_us": histogram, "micros": meter.total().as_micros() as u64 })
 }
 
 fn refuse<'a>(sockets: impl IntoIterator<Item = &'a OwnedFd>) {

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use amped_runtime::net::Listener;
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,17 @@ impl Sockets {
             given.0.push(Address { place, sockets: vec![socket] });
         }
         Ok(given)
+    }
+
+    /// Brings them into the state that a process begins with, whatever an earlier one has made of them: queues as long as they may be,
+    /// and the kernel looks after the peers of connections to come (`Listener::watch_peers`).
+    ///
+    /// # Errors
+    /// In words; none expected of sockets that listen.
+    pub(super) fn reset(&self, dead_peer_timeout: Duration) -> Result<(), String> {
+        let reset = |socket| Listener::watch_peers(socket, dead_peer_timeout).and_then(|()| Listener::unlimit(socket));
+        let outcome = self.0.iter().flat_map(|address| &address.sockets).try_for_each(reset);
+        outcome.map_err(|error| format!("a listening socket cannot be set up: {error}"))
     }
 
     /// Adds those of `more`.

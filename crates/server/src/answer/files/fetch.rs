@@ -81,6 +81,8 @@ impl Fetches {
         self.0.borrow_mut().insert(key.into_owned(), Rc::downgrade(&fetch));
         let weak = Rc::downgrade(&fetch);
         runtime.spawn(async move {
+            // A panic on the way is a refusal to those who wait.
+            let _unless_published = Unpublished(Weak::clone(&weak));
             // Dropped with the last waiter; then there is nothing to finish.
             let outcome = poll_fn(|context| match weak.upgrade() {
                 Some(fetch) => Pin::new(&mut *fetch.job.borrow_mut()).poll(context).map(Some),
@@ -118,6 +120,19 @@ impl Fetch {
         let mut fetches = fetches.0.borrow_mut();
         if fetches.get(&self.key).is_some_and(|present| std::ptr::eq(present.as_ptr(), self)) {
             fetches.remove(&self.key);
+        }
+    }
+}
+
+/// Sees to it that a job's waiters hear of its end, whatever that is.
+struct Unpublished(Weak<Fetch>);
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        if let Some(fetch) = self.0.upgrade()
+            && fetch.outcome.borrow().is_none()
+        {
+            fetch.publish(Err(Refused));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use amped_runtime::disk::{FileKind, Held, Root, Stamp, read_at, read_now, stamp};
 use amped_wire::semantics::{media_type, path};
@@ -107,7 +107,15 @@ impl Errand {
         let Self { plan, root, id, path, strip } = self;
         let target = Target { plan, root, id: *id, path, strip: *strip };
         let manner = Manner { reading: Reading::Wait, passing: None };
-        target.load(manner, known).expect("a reading that may wait has a result")
+        let load = || target.load(manner, known).expect("a reading that may wait has a result");
+        // The loop makes room by ending idle connections; a helper has the time to wait for that.
+        for _ in 0..MAX_SHORTAGES {
+            match load() {
+                Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)) => std::thread::sleep(SHORTAGE_PAUSE),
+                loaded => return loaded,
+            }
+        }
+        load()
     }
 }
 
@@ -118,9 +126,7 @@ impl Target<'_> {
             match self.attempt(manner, known) {
                 Ok(Some(loaded)) => return Some(loaded),
                 Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && manner.reading == Reading::NoWait => {
-                    return None;
-                }
+                Err(error) if manner.reading == Reading::NoWait && may_pass(&error) => return None,
                 Err(error) => return Some(refusal(&error, known)),
             }
         }
@@ -307,6 +313,11 @@ fn status_of(error: &io::Error) -> Option<Status> {
     }
 }
 
+/// What a helper may do better, since it can wait.
+fn may_pass(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || is_shortage(error)
+}
+
 /// Out of descriptors or memory: the machine's trouble, and it passes.
 fn is_shortage(error: &io::Error) -> bool {
     const TABLE_FULL: i32 = 23;
@@ -334,4 +345,7 @@ const MAX_ATTEMPTS: usize = 3;
 const PASSING_SIZE: usize = MAX_MEMORY_FILE as usize + 4096;
 /// Buffers kept for passing bodies; more are in use only while clients read slowly.
 const MAX_PASSING: usize = 8;
+/// Attempts of a helper while descriptors or memory are short, and the pause between them: 200 ms in all.
+const MAX_SHORTAGES: usize = 10;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 const FRESH_NANOS: i128 = 20_000_000;

@@ -28,8 +28,9 @@ use self::load::{Errand, Manner, Passing, Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
 pub use self::transfer::{Budget, Means, Transfer};
-use crate::config::plan::{Action, DiskMode, Plan, Route, Site, Symlinks};
+use crate::config::plan::{Action, DiskMode, Plan, Priority, Route, Site, Symlinks};
 use crate::observe::counters::Counters;
+use crate::overload::Gate;
 use crate::route::RouteId;
 
 /// One worker's way to the files of all routes.
@@ -45,6 +46,7 @@ pub struct Files {
     mode: DiskMode,
     revalidate_ms: u64,
     passing: Passing,
+    gate: Rc<Gate>,
 }
 
 /// The open folder of every route that serves files.
@@ -68,6 +70,8 @@ pub enum Found {
     Now(Arc<Entry>),
     /// A helper has been asked.
     Later(Later),
+    /// Memory does not know, and there is no time to find out.
+    Refused,
 }
 
 impl Roots {
@@ -138,6 +142,7 @@ impl Files {
         runtime: &Rc<Runtime>,
         plan: &Arc<Plan>,
         (roots, shelf, helpers): (&Arc<Roots>, &Arc<Shelf>, &Helpers),
+        gate: &Rc<Gate>,
         counters: &Arc<Counters>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -151,7 +156,18 @@ impl Files {
             mode: plan.disk,
             revalidate_ms: plan.revalidate.as_millis() as u64,
             passing: Passing::default(),
+            gate: Rc::clone(gate),
         })
+    }
+
+    /// What is given up when there is too much to do.
+    pub fn gate(&self) -> &Rc<Gate> {
+        &self.gate
+    }
+
+    /// Counts a request that the helpers had no time for.
+    pub fn count_refusal(&self) {
+        self.counters.shed_disk.add(1);
     }
 
     /// The loop these files are for.
@@ -159,27 +175,42 @@ impl Files {
         &self.runtime
     }
 
+    /// Where look-ups are counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// Looks `path` (normalized, with its slash) up; `strip` bytes of it belong to the route.
-    pub fn find(&self, id: RouteId, strip: usize, path: &[u8]) -> Found {
+    pub fn find(&self, id: RouteId, strip: usize, path: &[u8], priority: Priority) -> Found {
         let key = Key { memory: self.roots.get(id).memory, path };
         let now = self.runtime.clock().ticks();
         let Some(entry) = self.shelf.get(&key) else {
             self.counters.misses.add(1);
-            return self.read(id, strip, path, None);
+            if !self.gate.admits(priority) {
+                return Found::Refused;
+            }
+            return self.read(id, strip, path, None, priority);
         };
         if entry.age(now) < self.revalidate_ms {
             self.counters.hits.add(1);
             return Found::Now(entry);
         }
         self.counters.revalidations.add(1);
-        self.read(id, strip, path, Some(entry))
+        // What memory holds is an answer, if not the newest: no more is done for it than there is time for.
+        if entry.age(now) < STALE_LIMIT_MS && !self.gate.has_time(priority) {
+            self.counters.stale.add(1);
+            return Found::Now(entry);
+        }
+        self.read(id, strip, path, Some(entry), priority)
     }
 
     /// Steps 2 and 3 of the order; `known` is what memory holds and no longer vouches for.
-    fn read(&self, id: RouteId, strip: usize, path: &[u8], known: Option<Arc<Entry>>) -> Found {
+    fn read(&self, id: RouteId, strip: usize, path: &[u8], known: Option<Arc<Entry>>, priority: Priority) -> Found {
         let key = Key { memory: self.roots.get(id).memory, path };
         // Somebody has asked a helper already: the answer is on its way, and asking the kernel again would only repeat its no.
-        if let Some(later) = self.fetches.join(&key) {
+        if self.plan.shared_jobs
+            && let Some(later) = self.fetches.join(&key)
+        {
             return self.or_memory(later, known);
         }
         let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
@@ -194,14 +225,25 @@ impl Files {
                 None => self.counters.not_in_memory.add(1),
             }
         }
-        self.or_memory(self.ask_helper(&key, &target, known.clone()), known)
+        self.or_memory(self.ask_helper(&key, &target, known.clone(), priority), known)
     }
 
-    fn ask_helper(&self, key: &Key<&[u8]>, target: &Target<'_>, known: Option<Arc<Entry>>) -> Later {
-        let class = if known.is_some() { Class::Urgent } else { Class::Serve };
+    fn ask_helper(
+        &self,
+        key: &Key<&[u8]>,
+        target: &Target<'_>,
+        known: Option<Arc<Entry>>,
+        priority: Priority,
+    ) -> Later {
+        let class = match priority {
+            _ if known.is_some() => Class::Urgent,
+            Priority::Normal => Class::Serve,
+            Priority::Essential => Class::Essential,
+            Priority::Sheddable => Class::Sheddable,
+        };
         let before = known.clone();
         let errand = Errand::new(target, &self.plan);
-        let job = self.helpers.submit(class, move || errand.run(known.as_deref()));
+        let job = self.helpers.submit_in(folder(target.root), class, move || errand.run(known.as_deref()));
         let shelf = Arc::clone(&self.shelf);
         let runtime = Rc::clone(&self.runtime);
         let owned = key.into_owned();
@@ -229,6 +271,11 @@ impl Files {
     fn keep(&self, key: &Key<&[u8]>, loaded: load::Loaded, known: Option<Arc<Entry>>) -> Arc<Entry> {
         self.shelf.keep(key, loaded, known, self.runtime.clock().ticks())
     }
+}
+
+/// What tells a folder from others, for the helpers: a place in memory is as good as any number.
+fn folder(root: &Arc<Root>) -> usize {
+    Arc::as_ptr(root).addr()
 }
 
 /// How long a request for a file in memory waits to learn whether the file has changed.

@@ -60,6 +60,8 @@ pub struct Means<'a> {
     pub mode: DiskMode,
     /// What this turn may still send.
     pub budget: &'a Budget,
+    /// Deep queues for fast readers are memory that is short now.
+    pub trims: bool,
 }
 
 impl Budget {
@@ -75,14 +77,14 @@ impl Budget {
 
 impl Pace {
     /// Takes note of progress to byte `at`. A stretch taken quickly earns a deep queue, a slow one ends it.
-    fn note(&mut self, stream: &Stream, at: u64) {
+    fn note(&mut self, stream: &Stream, at: u64, trims: bool) {
         let now = stream.runtime().clock().now();
         let (since, from) = *self.since.get_or_insert((now, at));
         if at - from < STRETCH {
             return;
         }
         self.since = Some((now, at));
-        let is_fast = now - since < FAST;
+        let is_fast = now - since < FAST && !trims;
         if is_fast != self.deep && stream.queue_ahead(is_fast).is_ok() {
             self.deep = is_fast;
         }
@@ -138,7 +140,7 @@ impl Transfer {
         if file.place() != Place::Remote {
             self.content.check_version()?;
         }
-        self.pace.note(means.stream, self.left.start);
+        self.pace.note(means.stream, self.left.start, means.trims);
         if self.is_done() && self.pace.deep {
             means.stream.queue_ahead(false)?;
         }
@@ -225,7 +227,8 @@ impl Transfer {
 impl FileContent {
     fn warm_by(&self, helpers: &Helpers, start: u64, window: usize) -> Job<io::Result<Window>> {
         let content = self.clone();
-        helpers.submit(Class::Serve, move || {
+        // The client has been promised the rest: a new request is refused rather than this.
+        helpers.submit_in(super::folder(&self.root), Class::Essential, move || {
             let warmed = Window::bring(&content.file, start, window)?;
             content.check_version()?;
             Ok(warmed)

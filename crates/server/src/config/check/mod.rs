@@ -5,6 +5,7 @@
 
 mod fields;
 mod hosts;
+mod overload;
 mod routes;
 mod site;
 
@@ -14,13 +15,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::admin::{self, Secret};
 use super::architecture::{Conflict, Shape, Wish, With};
 use super::choice::{AccessLog, LogFormat};
-use super::plan::{Limits, OverloadBody, Plan};
+use super::plan::{Limits, Plan};
 use super::problem::Problem;
-use super::text::{FileText, LimitsText, OverloadText};
+use super::text::{FileText, LimitsText};
 use super::typed::{At, OneOrMany, Word};
-use super::units::{Listen, Size, Wait, parse_listen};
+use super::units::{Listen, Size, Wait};
+use super::user::User;
 
 /// The plan of a file that stands in the folder `base`, or all its mistakes.
 pub fn check(text: &FileText, base: &Path) -> Result<Plan, Vec<Problem>> {
@@ -50,6 +53,7 @@ impl Check {
         let default = Plan::default();
         let format = self.word(&text.access_log_format).unwrap_or_default();
         let Shape { architecture, driver, disk, workers } = self.shape(text);
+        let admin_token = self.admin_token(&text.admin_token);
         Plan {
             listen: self.listen(text.listen.as_ref()),
             architecture,
@@ -60,12 +64,18 @@ impl Check {
             revalidate: self.wait(&text.revalidate, NONE..=HOUR, default.revalidate),
             helpers: self.count(&text.helpers, "helpers", 1..=1024, default.helpers),
             helper_queue: self.count(&text.helper_queue, "helper_queue", 1..=1_000_000, default.helper_queue),
+            shared_jobs: text.shared_jobs.as_ref().map_or(default.shared_jobs, |typed| typed.value),
             access_log: self.access_log(&text.access_log, format),
             limits: self.limits(&text.limits),
             sites: self.sites(&text.sites),
             overload_body: self.overload_body(&text.overload),
             retry_after: self.count(&text.overload.retry_after, "retry_after", 0..=86400, default.retry_after),
-            admin: self.admin(&text.admin),
+            overload: self.overload(&text.overload),
+            clients: self.clients(&text.clients),
+            admin: self.admin(&text.admin, admin_token.as_ref()),
+            admin_token,
+            user: self.user(&text.user),
+            sandbox: text.sandbox.as_ref().map_or(default.sandbox, |typed| typed.value),
         }
     }
 
@@ -93,6 +103,10 @@ impl Check {
             idle_timeout: self.wait(&text.idle_timeout, SHORT..=DAY, default.idle_timeout),
             head_timeout: self.wait(&text.head_timeout, SHORT..=DAY, default.head_timeout),
             write_timeout: self.wait(&text.write_timeout, SHORT..=DAY, default.write_timeout),
+            body_timeout: self.wait(&text.body_timeout, SHORT..=DAY, default.body_timeout),
+            min_body_rate: self.size(&text.min_body_rate, default.min_body_rate),
+            min_send_rate: self.size(&text.min_send_rate, default.min_send_rate),
+            dead_peer_timeout: self.wait(&text.dead_peer_timeout, SECOND..=DAY, default.dead_peer_timeout),
             drain_timeout: self.wait(&text.drain_timeout, NONE..=DAY, default.drain_timeout),
             max_body: self.size(&text.max_body, default.max_body),
             max_connections: text.max_connections.as_ref().map(|typed| {
@@ -141,29 +155,29 @@ impl Check {
         AccessLog::File { path, format }
     }
 
-    fn overload_body(&mut self, text: &OverloadText) -> Option<OverloadBody> {
-        let typed = text.body.as_ref()?;
-        let path = self.base.join(&typed.value);
-        match read_small(&path) {
-            Ok(bytes) => Some(OverloadBody { path, bytes: bytes.into() }),
-            Err(sentence) => {
-                self.wrong(typed, sentence);
-                None
-            }
-        }
+    fn admin(&mut self, typed: &Option<At<String>>, token: Option<&Secret>) -> Option<String> {
+        let typed = typed.as_ref()?;
+        let address = match typed.value.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => format!("unix:{}", self.base.join(path).display()),
+            _ => typed.value.clone(),
+        };
+        let settled = admin::settle(&address, token);
+        settled.map_err(|sentence| self.wrong(typed, sentence)).ok()
     }
 
-    fn admin(&mut self, typed: &Option<At<String>>) -> Option<String> {
+    fn user(&mut self, typed: &Option<At<String>>) -> Option<User> {
         let typed = typed.as_ref()?;
-        if let Some(path) = typed.value.strip_prefix("unix:") {
-            if !path.is_empty() {
-                return Some(format!("unix:{}", self.base.join(path).display()));
-            }
-            self.wrong(typed, "the socket has no path: write `unix:PATH`");
-        } else if let Err(sentence) = parse_listen(&typed.value) {
-            self.wrong(typed, format!("{sentence}, or `unix:PATH`"));
+        User::parse(&typed.value).map_err(|sentence| self.wrong(typed, sentence)).ok()
+    }
+
+    fn admin_token(&mut self, typed: &Option<At<String>>) -> Option<Secret> {
+        match typed {
+            Some(typed) => Secret::parse(&typed.value).map_err(|sentence| self.wrong(typed, sentence)).ok(),
+            None => Secret::from_environment().unwrap_or_else(|sentence| {
+                self.problems.push(Problem::whole(sentence));
+                None
+            }),
         }
-        Some(typed.value.clone())
     }
 
     fn size(&mut self, typed: &Option<At<Word<Size>>>, default: u64) -> u64 {
@@ -210,20 +224,6 @@ impl Check {
     }
 }
 
-fn read_small(path: &Path) -> Result<Vec<u8>, String> {
-    let shown = path.display();
-    let failed = |error| format!("`{shown}` cannot be read: {}", reason(&error));
-    let found = std::fs::metadata(path).map_err(failed)?;
-    if !found.is_file() {
-        return Err(format!("`{shown}` is not a file: expected a small one, such as an image"));
-    }
-    if found.len() > OverloadBody::MAX_BYTES {
-        let bytes = found.len();
-        return Err(format!("`{shown}` has {bytes} bytes: expected at most 64KiB"));
-    }
-    std::fs::read(path).map_err(failed)
-}
-
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "it does not exist".into(),
@@ -233,6 +233,7 @@ fn reason(error: &std::io::Error) -> String {
 }
 
 const NONE: Duration = Duration::ZERO;
+const SECOND: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

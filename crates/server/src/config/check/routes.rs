@@ -35,6 +35,7 @@ impl Check {
             action,
             headers: self.fields(&route.headers),
             cache_control: self.cache_control(&route.cache_control),
+            priority: self.word(&route.priority).unwrap_or_default(),
         }
     }
 

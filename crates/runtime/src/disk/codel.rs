@@ -1,0 +1,143 @@
+//! When a queue is a bad one: by the delay that even its luckiest job has had, not by its length.
+//!
+//! CoDel (Nichols and Jacobson, "Controlling queue delay", ACM Queue 10(5), 2012; RFC 8289), in the form that suits requests
+//! (Maurer, "Fail at scale", ACM Queue 13(8), 2015): a burst makes a long queue that soon is short again; a queue whose least
+//! delay over a whole interval is above the target is standing. From then on what has waited for twice the target is refused,
+//! and so is whoever comes when the queue holds more than can be done within the target. Pure: times go in, a verdict comes out.
+
+/// The state of one queue. Times are in microseconds of any monotonic clock.
+#[derive(Debug)]
+pub(crate) struct Codel {
+    target: u64,
+    interval_end: u64,
+    least_delay: u64,
+    /// Jobs begun in this interval, and what may wait, by the last one.
+    begun: u64,
+    room: usize,
+    is_standing: bool,
+    /// How often the queue has become a standing one.
+    pub(crate) incidents: u64,
+}
+
+impl Codel {
+    pub(crate) fn new(target: u64) -> Self {
+        let target = target.max(1);
+        Self { target, interval_end: 0, least_delay: 0, begun: 0, room: usize::MAX, is_standing: false, incidents: 0 }
+    }
+
+    /// A job leaves the queue after `delay`; says whether it is to be refused because it has waited too long.
+    pub(crate) fn leaves(&mut self, now: u64, delay: u64) -> bool {
+        if now >= self.interval_end {
+            self.close_interval(now);
+            self.least_delay = delay;
+        }
+        self.least_delay = self.least_delay.min(delay);
+        let is_late = self.is_late(delay);
+        self.begun += u64::from(!is_late);
+        is_late
+    }
+
+    /// Whether the queue is a standing one: the newest go first then.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.is_standing
+    }
+
+    /// Whether a job that has waited so long is to be refused.
+    pub(crate) fn is_late(&self, delay: u64) -> bool {
+        self.is_standing && delay > self.target * 2
+    }
+
+    /// Whether one more may wait behind `waiting` others.
+    pub(crate) fn has_room(&self, waiting: usize) -> bool {
+        !self.is_standing || waiting < self.room
+    }
+
+    /// Nothing waits any more: whatever stood is gone.
+    pub(crate) fn is_empty(&mut self, now: u64) {
+        if now >= self.interval_end && self.is_standing {
+            self.close_interval(now);
+        }
+        self.least_delay = 0;
+    }
+
+    fn close_interval(&mut self, now: u64) {
+        let interval = self.interval();
+        // After a pause nothing is known about the time since the last job.
+        let is_recent = now < self.interval_end + interval;
+        let was_standing = self.is_standing;
+        self.is_standing = is_recent && self.least_delay > self.target;
+        self.incidents += u64::from(self.is_standing && !was_standing);
+        // What was done in an interval, as much of it as can be done within the target.
+        self.room = usize::try_from(self.begun * self.target / interval).unwrap_or(usize::MAX).max(LEAST_ROOM);
+        self.begun = 0;
+        self.interval_end = now + interval;
+    }
+
+    fn interval(&self) -> u64 {
+        (self.target * 5).max(LEAST_INTERVAL)
+    }
+}
+
+/// Long enough to tell a burst from a standing queue.
+const LEAST_INTERVAL: u64 = 100_000;
+/// A few may always wait: a queue that is empty when a helper is free would waste the disk.
+const LEAST_ROOM: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: u64 = 20_000;
+
+    /// A queue of which one job leaves each millisecond after `delay`, from `from` for `millis`.
+    fn run(codel: &mut Codel, from: u64, millis: u64, delay: u64) -> usize {
+        (0..millis).filter(|at| codel.leaves(from + at * 1000, delay)).count()
+    }
+
+    #[test]
+    fn a_burst_is_no_overload() {
+        let mut codel = Codel::new(TARGET);
+        assert_eq!(run(&mut codel, 1_000_000, 50, 1_000), 0);
+        assert_eq!(run(&mut codel, 1_050_000, 40, 90_000), 0, "long delays, but not for long");
+        assert_eq!(run(&mut codel, 1_090_000, 300, 1_000), 0);
+        assert_eq!((codel.is_standing(), codel.incidents), (false, 0));
+        assert!(codel.has_room(1_000_000));
+    }
+
+    #[test]
+    fn a_standing_queue_refuses_the_late_and_the_newcomer() {
+        let mut codel = Codel::new(TARGET);
+        run(&mut codel, 1_000_000, 250, 30_000);
+        assert!(codel.is_standing());
+        assert!(codel.leaves(1_250_000, 40_001) && !codel.leaves(1_250_001, 40_000));
+        // A hundred jobs in 100 ms, so twenty in 20 ms.
+        assert!(codel.has_room(15) && !codel.has_room(25));
+        assert_eq!(codel.incidents, 1);
+    }
+
+    #[test]
+    fn one_lucky_job_in_an_interval_ends_it() {
+        let mut codel = Codel::new(TARGET);
+        run(&mut codel, 1_000_000, 250, 50_000);
+        codel.leaves(1_260_000, 1_000);
+        run(&mut codel, 1_300_000, 2, 30_000);
+        assert!(!codel.is_standing() && codel.has_room(10_000));
+    }
+
+    #[test]
+    fn a_queue_that_runs_empty_is_a_good_one() {
+        let mut codel = Codel::new(TARGET);
+        run(&mut codel, 1_000_000, 250, 50_000);
+        codel.is_empty(1_260_000);
+        codel.is_empty(1_310_000);
+        assert!(!codel.is_standing());
+    }
+
+    #[test]
+    fn after_a_hang_who_waited_is_served() {
+        let mut codel = Codel::new(TARGET);
+        run(&mut codel, 1_000_000, 250, 50_000);
+        // Ten seconds without a job, then those that have waited all that time.
+        assert_eq!(run(&mut codel, 11_000_000, 90, 10_000_000), 0);
+    }
+}
