@@ -147,10 +147,10 @@ fn what_a_sandbox_shuts_is_reloaded_in_another_process() {
     let load = Load::on(server.address(), 3);
     let first = server.server();
     // What it serves already it may open again.
-    server.configure(&format!("{SITE}[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"a\"\n"));
+    let more = "[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"a\"\n";
+    server.configure(&format!("workers = 2\n{SITE}{more}"));
     server.tell("reload");
-    server.configure("workers = 2");
-    server.tell("reload");
+    assert_eq!((server.get("/a").text().as_str(), server.server()), ("a", first));
     // A folder that was not in the plan.
     server.configure(&format!("workers = 2\n{}", SITE.replace("site\"", "other\"")));
     assert!(server.tell("reload").contains("in another process"), "{}", server.said());
@@ -192,10 +192,10 @@ fn the_numbers_tell_of_the_supervision() {
     // Whoever has taken over answers for the server, also after an upgrade.
     server.tell("upgrade");
     wait_until("the next one answers", || ask("/status").contains(&format!("\"id\":{}", server.server())));
-    assert!(ask("/readyz").starts_with("HTTP/1.1 200"));
+    wait_until("it is ready", || ask("/readyz").starts_with("HTTP/1.1 200"));
     server.configure(&format!("{settings}\nadmin_token = \"0123456789abcdef\""));
     server.tell("reload");
-    assert!(ask("/status").starts_with("HTTP/1.1 401"), "a token is asked for from the reload on");
+    wait_until("a token is asked for", || ask("/status").starts_with("HTTP/1.1 401"));
 }
 
 #[test]

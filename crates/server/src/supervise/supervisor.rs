@@ -378,8 +378,8 @@ impl Supervisor {
                 }
             }
             Report::Unable(why) => {
-                if let Some(task) = self.task.as_mut().filter(|task| task.limit.take().is_some()) {
-                    task.hindrance = Some(why);
+                if let Some(task) = self.task.as_mut().filter(|task| task.limit.is_some()) {
+                    (task.limit, task.hindrance) = (None, Some(why));
                     if let Err(why) = self.spawn_next() {
                         self.end_task(Err(why));
                     }
