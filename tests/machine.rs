@@ -36,7 +36,8 @@ fn it_serves_where_calls_are_forbidden(driver: Driver) {
     symlink("/etc/passwd", folder.at("outside")).expect("own folder");
     for answer in [EPERM, ENOSYS] {
         without_calls(&[IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER, OPENAT2, LANDLOCK], answer, || {
-            let server = Server::serve(driver, folder.path());
+            let root = folder.path().display();
+            let server = Server::run(driver, &format!("sandbox = true\n[[sites]]\nroot = \"{root}\"\n"));
             let line = server.startup_line();
             assert_eq!(line.contains("does not work here"), driver == Driver::Uring, "{line}");
             let mut client = server.connect();

@@ -336,11 +336,12 @@ fn a_client_that_does_not_read_is_given_up(driver: Driver) {
     let folder = Folder::usual();
     folder.put("huge.bin", pattern(0, 16 << 20));
     let root = folder.path().display();
-    let server = Server::run(driver, &format!("[limits]\nwrite_timeout = \"500ms\"\n[[sites]]\nroot = \"{root}\""));
+    let server = Server::run(driver, &format!("[limits]\nwrite_timeout = \"2s\"\n[[sites]]\nroot = \"{root}\""));
     let mut slow = server.connect_slowly();
     slow.send(get("/huge.bin"));
     let mut pipelining = server.connect_slowly();
     pipelining.send(get("/large.bin").repeat(60));
+    harness::wait_until("both are there", || server.number("/connections") == 2);
     harness::wait_until("both are given up", || server.number("/connections") == 0);
     assert!(slow.try_answer(false).is_err() && pipelining.rest().0.len() < 18_000_000);
     // Whoever reads slowly, but reads, has its file.
@@ -349,7 +350,9 @@ fn a_client_that_does_not_read_is_given_up(driver: Driver) {
     let mut body = Vec::new();
     client.try_head().expect("a head");
     while body.len() < 16 << 20 {
-        body.extend(client.read_once(1 << 20).expect("more of the file"));
+        let read = client.read_once(1 << 20).expect("more of the file");
+        assert!(!read.is_empty(), "given up at {} bytes", body.len());
+        body.extend(read);
         if body.len() < 4 << 20 {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -105,8 +105,7 @@ fn a_stopped_machine_is_not_a_stuck_one() {
 
 #[test]
 fn reloads_under_load_fail_nobody_and_keep_connections() {
-    // A process in its sandbox opens no folder that it was not started with.
-    let settings = "workers = 2\nsandbox = false\n";
+    let settings = "workers = 2\n";
     let server = Supervised::start(settings);
     let before = server.server();
     let mut kept: Vec<Client> = (0..10).map(|_| server.connect()).collect();
@@ -143,16 +142,16 @@ fn reloads_under_load_fail_nobody_and_keep_connections() {
 
 #[test]
 fn what_a_sandbox_shuts_is_reloaded_in_another_process() {
-    let server = Supervised::start("workers = 2");
+    let server = Supervised::start("workers = 2\nsandbox = true");
     let load = Load::on(server.address(), 3);
     let first = server.server();
     // What it serves already it may open again.
     let more = "[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"a\"\n";
-    server.configure(&format!("workers = 2\n{SITE}{more}"));
+    server.configure(&format!("workers = 2\nsandbox = true\n{SITE}{more}"));
     server.tell("reload");
     assert_eq!((server.get("/a").text().as_str(), server.server()), ("a", first));
     // A folder that was not in the plan.
-    server.configure(&format!("workers = 2\n{}", SITE.replace("site\"", "other\"")));
+    server.configure(&format!("workers = 2\nsandbox = true\n{}", SITE.replace("site\"", "other\"")));
     assert!(server.tell("reload").contains("in another process"), "{}", server.said());
     assert_eq!(server.get("/").text(), "other\n");
     let second = server.server();
@@ -202,7 +201,7 @@ fn the_numbers_tell_of_the_supervision() {
 fn memory_keeps_what_a_reload_does_not_concern() {
     let sites = |body: &str| {
         format!(
-            "sandbox = false\nrevalidate = \"1h\"\n[[sites]]\nroot = \"site\"\n[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"{body}\"\n"
+            "revalidate = \"1h\"\n[[sites]]\nroot = \"site\"\n[[sites.routes]]\nmatch = \"/a\"\nstatus = 200\nbody = \"{body}\"\n"
         )
     };
     let server = Supervised::start(&sites("1"));
@@ -573,7 +572,7 @@ fn sockets_are_taken_from_the_service_manager() {
 
 #[test]
 fn without_a_supervisor_it_reloads_itself() {
-    let server = Supervised::start_as("sandbox = false", |command, folder| {
+    let server = Supervised::start_as("", |command, folder| {
         let mut alone = Command::new(folder.join("amped"));
         alone.args(["run", "--no-supervisor", "-c"]).arg(folder.join("amped.toml"));
         alone.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -581,10 +580,7 @@ fn without_a_supervisor_it_reloads_itself() {
     });
     let mut client = server.connect();
     assert_eq!(client.get("/").text(), "one\n");
-    server.configure(&format!(
-        "listen = [\"127.0.0.1:0\", \"[::1]:0\"]\nsandbox = false\n{}",
-        SITE.replace("site\"", "other\"")
-    ));
+    server.configure(&format!("listen = [\"127.0.0.1:0\", \"[::1]:0\"]\n{}", SITE.replace("site\"", "other\"")));
     server.signal(Signal::HUP);
     wait_until("the other folder", || client.get("/").text() == "other\n");
     server.configure("workers = 7");

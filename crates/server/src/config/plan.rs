@@ -254,7 +254,7 @@ impl Default for Plan {
             admin: None,
             admin_token: None,
             user: None,
-            sandbox: true,
+            sandbox: false,
         }
     }
 }

@@ -126,7 +126,7 @@ impl fmt::Display for Confined {
                 write!(formatter, "opens its folders and its log alone (as far as this kernel's Landlock goes)")?
             }
             Some(Sandbox::None) => write!(formatter, "may open any file: no Landlock here")?,
-            None => write!(formatter, "may open any file: the sandbox is off")?,
+            None => write!(formatter, "may open any file: `sandbox` is off")?,
         }
         match self.user.as_deref() {
             Some("root") => write!(formatter, ", and is root: `--user` or `user` names somebody with fewer rights"),
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_confined_process_serves_what_it_has_opened() {
-        let plan = |root: &str| Plan::for_folder(Path::new(root));
+        let plan = |root: &str| Plan { sandbox: true, ..Plan::for_folder(Path::new(root)) };
         let now = plan("/srv/site");
         assert!(leaves_open(&now, &now) && leaves_open(&now, &plan("/srv/site/part")));
         assert!(!leaves_open(&now, &plan("/srv")) && !leaves_open(&now, &plan("/srv/site2")));
