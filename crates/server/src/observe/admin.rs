@@ -111,16 +111,13 @@ impl Listener {
         let shared = Arc::new((self, source));
         let serve = move || {
             let open = Arc::new(AtomicUsize::new(0));
-            // Held for the clients to come: just when descriptors are short somebody wants to know.
+            // Just when descriptors are short somebody wants to know.
             let mut spare = Vec::new();
             loop {
                 spare.extend((spare.len()..SPARE).map_while(|_| end.as_fd().try_clone_to_owned().ok()));
                 match process::readable(&[shared.0.as_fd(), end.as_fd()], None).as_deref() {
                     Ok([_, true]) => return,
-                    Ok([true, _]) => {
-                        spare.pop();
-                        serve_on_a_thread(&shared, &open);
-                    }
+                    Ok([true, _]) => serve_on_a_thread(&shared, &open, &mut spare),
                     _ => {}
                 }
             }
@@ -131,24 +128,30 @@ impl Listener {
 
     /// Waits for a client and answers it on this thread. Events are then one at a time: the browser asks again.
     pub fn serve_one(&self, source: &impl Source) {
-        if let Ok(client) = self.accept() {
+        if let Ok(client) = self.accept(&mut Vec::new()) {
             // A client that misbehaves has no answer, and the next one is not concerned.
             let _ = self.converse(client, source, false);
         }
     }
 
-    fn accept(&self) -> io::Result<Client> {
-        let client = match &self.socket {
-            Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
-            Socket::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
-        };
-        client.inspect_err(|error| {
-            // Another process was quicker, or there is no descriptor to be had: asking for one again and again would only keep a core
-            // busy.
-            if error.kind() != io::ErrorKind::WouldBlock {
-                std::thread::sleep(PAUSE);
+    /// The next client. Where there is no descriptor to be had, a spare one makes room.
+    fn accept(&self, spare: &mut Vec<OwnedFd>) -> io::Result<Client> {
+        loop {
+            let client = match &self.socket {
+                Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
+                Socket::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
+            };
+            // Another process that shares the address was quicker.
+            let is_over = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            if client.as_ref().err().is_none_or(is_over) {
+                return client;
             }
-        })
+            if spare.pop().is_none() {
+                // To ask again and again would only keep a core busy.
+                std::thread::sleep(PAUSE);
+                return client;
+            }
+        }
     }
 
     fn converse(&self, mut client: Client, source: &impl Source, may_stream: bool) -> io::Result<()> {
@@ -279,8 +282,12 @@ impl AsFd for Listener {
 }
 
 /// Answers the next client on a thread of its own, or not at all when there are too many.
-fn serve_on_a_thread<S: Source + Sync + 'static>(shared: &Arc<(Listener, S)>, open: &Arc<AtomicUsize>) {
-    let Ok(client) = shared.0.accept() else { return };
+fn serve_on_a_thread<S: Source + Sync + 'static>(
+    shared: &Arc<(Listener, S)>,
+    open: &Arc<AtomicUsize>,
+    spare: &mut Vec<OwnedFd>,
+) {
+    let Ok(client) = shared.0.accept(spare) else { return };
     let place = Place::take(open);
     if place.number > MAX_CLIENTS {
         return;
