@@ -19,6 +19,8 @@ mod idle;
 mod inversion;
 #[path = "../../../bench/lab/pipelining.rs"]
 mod pipelining;
+#[path = "../../../bench/lab/restarts.rs"]
+mod restarts;
 #[path = "../../../bench/lab/store.rs"]
 mod store;
 
@@ -56,6 +58,7 @@ const EXPERIMENTS: &[(&str, Experiment)] = &[
     ("c10k", c10k::run),
     ("pipelining", pipelining::run),
     ("calls", calls::run),
+    ("restarts", restarts::run),
 ];
 
 /// Runs the experiments named, or all.
@@ -132,6 +135,7 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   c10k        a connection for each 512 bytes; thousands of modems at once
   pipelining  requests in one write, and what one gathered send saves
   calls       system calls per request, by driver
+  restarts    reloads, upgrades and kill -9 while somebody asks
 
   --quick        shorter points, all within a quarter of an hour
   --no-install   say what is missing instead of installing it
