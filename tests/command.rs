@@ -5,13 +5,13 @@ mod harness;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{
-    Client, Driver, Folder, Server, binary, get, is_root, on_every_driver, on_every_loop, on_every_thread, wait_until,
+    Client, Driver, Folder, Server, binary, binary_as_nobody, get, is_root, on_every_driver, on_every_loop,
+    on_every_thread, wait_until,
 };
 use rustix::process::Signal;
 
@@ -100,17 +100,7 @@ fn rights_that_are_missing_are_named() {
     let closed = Folder::for_all();
     fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).expect("own folder");
     let place = tempfile::tempdir().expect("a temporary folder");
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("own folder");
-    let as_nobody = || match is_root() {
-        true => {
-            let copy = place.path().join("amped");
-            fs::copy(binary().get_program(), &copy).expect("room for the binary");
-            let mut command = Command::new(copy);
-            command.uid(65534).gid(65534);
-            command
-        }
-        false => binary(),
-    };
+    let as_nobody = || if is_root() { binary_as_nobody(place.path()) } else { binary() };
     let first: u32 = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         .map_or(1024, |text| text.trim().parse().expect("a number"));
     if first > 80 {

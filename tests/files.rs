@@ -7,7 +7,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use harness::{Answer, Driver, Folder, Server, get, on_every_driver, pattern};
@@ -305,14 +304,10 @@ fn unreadable_files_are_forbidden(driver: Driver) {
     forbid("closed");
     // With all rights everything can be read, so the server is started without them; a copy of it, where anybody may run it.
     let place = tempfile::tempdir().expect("a temporary folder");
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("own folder");
     let toml = format!("[[sites]]\nroot = \"{}\"", folder.path().display());
     let server = Server::run_as(driver, &toml, |command| {
         if harness::is_root() {
-            let copy = place.path().join("amped");
-            fs::copy(harness::binary().get_program(), &copy).expect("room for the binary");
-            *command = std::process::Command::new(copy);
-            command.uid(65534).gid(65534);
+            *command = harness::binary_as_nobody(place.path());
         }
     });
     assert_eq!(server.get("/").text(), "hi\n");

@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -341,6 +343,19 @@ fn binary_beside() -> PathBuf {
         assert!(built.success() && path.exists(), "no server at {}", path.display());
     }
     path
+}
+
+/// A command that runs a copy of the binary in `place` as nobody, who may not enter the folder of the original. Another process
+/// writes the copy: were the descriptor ours, a child that another test starts meanwhile would hold it for a moment, and
+/// a file that is open for writing cannot be run (execve(2), ETXTBSY).
+pub fn binary_as_nobody(place: &Path) -> Command {
+    fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("own folder");
+    let copy = place.join("amped");
+    let copied = Command::new("cp").arg(binary().get_program()).arg(&copy).status().expect("cp starts");
+    assert!(copied.success(), "no room for the binary in {}", place.display());
+    let mut command = Command::new(copy);
+    command.uid(65534).gid(65534);
+    command
 }
 
 /// Whether the tests run with all rights, which some of them give up and some need.

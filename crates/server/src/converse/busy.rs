@@ -27,7 +27,7 @@ use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
 use crate::config::plan::Limits;
 use crate::observe::access_log::{Asked, Log};
-use crate::observe::samples::Asked as Sample;
+use crate::observe::samples::Sample;
 
 /// The state of a conversation while it waits.
 pub struct Busy {

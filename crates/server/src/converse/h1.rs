@@ -32,7 +32,7 @@ use super::{Context, linger, survive};
 use crate::answer::Answer;
 use crate::answer::reply::Body;
 use crate::observe::access_log::Asked;
-use crate::observe::samples::Asked as Sample;
+use crate::observe::samples::Sample;
 
 /// What becomes of a connection after a turn.
 pub enum Next {

@@ -31,14 +31,14 @@ pub struct Samples {
 #[derive(Debug)]
 pub struct Sampler {
     counters: Arc<Counters>,
-    all: Pace,
-    errors: Pace,
+    all: Rhythm,
+    errors: Rhythm,
     random: Cell<u64>,
 }
 
 /// When the next sample is due.
 #[derive(Debug)]
-struct Pace {
+struct Rhythm {
     /// Requests to go.
     left: Cell<u32>,
     /// Requests since the last sample, once `left` is 0.
@@ -54,7 +54,7 @@ struct Pace {
 
 /// What is kept of a request that has to wait for its answer.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Sample {
     since: Instant,
     weight: Option<u64>,
     path: Box<[u8]>,
@@ -77,7 +77,7 @@ impl Sampler {
     pub fn new(counters: &Arc<Counters>) -> Self {
         use std::hash::BuildHasher;
         let random = std::hash::RandomState::new().hash_one(0) | 1;
-        Self { counters: Arc::clone(counters), all: Pace::new(), errors: Pace::new(), random: Cell::new(random) }
+        Self { counters: Arc::clone(counters), all: Rhythm::new(), errors: Rhythm::new(), random: Cell::new(random) }
     }
 
     /// Takes note of an answer that is given at once. Above 0: how many requests it stands for; its time is wanted, see `took`.
@@ -97,16 +97,16 @@ impl Sampler {
     }
 
     /// Takes note of a request whose answer comes later, or may be an error: both are worth a copy of its path.
-    pub fn asked(&self, path: Option<&[u8]>, known: Option<Status>, clock: &Clock) -> Option<Box<Asked>> {
+    pub fn asked(&self, path: Option<&[u8]>, known: Option<Status>, clock: &Clock) -> Option<Box<Sample>> {
         let weight = self.all.due(clock.ticks(), &self.random);
         if weight.is_none() && known.is_some_and(|status| status.code() < 400) {
             return None;
         }
-        Some(Box::new(Asked { since: clock.now(), weight, path: path.unwrap_or_default().into() }))
+        Some(Box::new(Sample { since: clock.now(), weight, path: path.unwrap_or_default().into() }))
     }
 
     /// The answer to such a request begins to leave.
-    pub fn given(&self, asked: &Asked, status: Status, clock: &Clock) {
+    pub fn given(&self, asked: &Sample, status: Status, clock: &Clock) {
         if status.code() >= 400 {
             self.error(&asked.path, status, clock);
         }
@@ -132,7 +132,7 @@ impl Sampler {
     }
 }
 
-impl Pace {
+impl Rhythm {
     fn new() -> Self {
         let number = || Cell::new(0);
         Self {
@@ -206,11 +206,11 @@ mod tests {
 
     /// Samples and their weight, of `requests` a millisecond for two seconds.
     fn samples(requests: u64) -> (u64, u64) {
-        let (pace, random) = (Pace::new(), Cell::new(42));
+        let (rhythm, random) = (Rhythm::new(), Cell::new(42));
         let (mut taken, mut weight) = (0, 0);
         for now in 1..=2000 {
             for _ in 0..requests {
-                if let Some(stands_for) = pace.due(now, &random) {
+                if let Some(stands_for) = rhythm.due(now, &random) {
                     taken += 1;
                     weight += stands_for;
                 }
@@ -231,16 +231,16 @@ mod tests {
 
     #[test]
     fn when_there_are_few_all_are_looked_at() {
-        let (pace, random) = (Pace::new(), Cell::new(42));
-        (0..100).for_each(|request| assert_eq!(pace.due(request * 20, &random), Some(1), "{request}"));
+        let (rhythm, random) = (Rhythm::new(), Cell::new(42));
+        (0..100).for_each(|request| assert_eq!(rhythm.due(request * 20, &random), Some(1), "{request}"));
     }
 
     #[test]
     fn after_a_rush_the_next_request_is_looked_at() {
-        let (pace, random) = (Pace::new(), Cell::new(42));
-        let taken = (0..1_000_000).filter_map(|request| pace.due(request / 1000, &random)).count();
+        let (rhythm, random) = (Rhythm::new(), Cell::new(42));
+        let taken = (0..1_000_000).filter_map(|request| rhythm.due(request / 1000, &random)).count();
         assert!(taken < 1000, "{taken}");
-        assert!(pace.every.get() > 100);
-        assert!(pace.due(5000, &random).is_some());
+        assert!(rhythm.every.get() > 100);
+        assert!(rhythm.due(5000, &random).is_some());
     }
 }

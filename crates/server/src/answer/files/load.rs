@@ -102,16 +102,19 @@ impl Errand {
         Self { plan: Arc::clone(plan), root: Arc::clone(root), id, path: path.into(), strip }
     }
 
-    /// Reads it, whatever it takes.
+    /// Reads it, whatever it takes. `known` is what memory answers with until this is over.
     pub fn run(&self, known: Option<&Entry>) -> Loaded {
         let Self { plan, root, id, path, strip } = self;
         let target = Target { plan, root, id: *id, path, strip: *strip };
         let manner = Manner { reading: Reading::Wait, passing: None };
         let load = || target.load(manner, known).expect("a reading that may wait has a result");
-        // The loop makes room by ending idle connections; a helper has the time to wait for that.
+        // The loop makes room by ending idle connections; a helper has the time to wait for that, and for a file that changes too
+        // fast to be read. What memory knows it goes on saying, so nobody needs to wait.
         for _ in 0..MAX_SHORTAGES {
             match load() {
-                Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)) => std::thread::sleep(SHORTAGE_PAUSE),
+                Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)) if known.is_none() => {
+                    std::thread::sleep(SHORTAGE_PAUSE);
+                }
                 loaded => return loaded,
             }
         }
@@ -126,7 +129,7 @@ impl Target<'_> {
             match self.attempt(manner, known) {
                 Ok(Some(loaded)) => return Some(loaded),
                 Ok(None) => {}
-                Err(error) if manner.reading == Reading::NoWait && may_pass(&error) => return None,
+                Err(error) if manner.reading == Reading::NoWait && may_pass(&error, known) => return None,
                 Err(error) => return Some(refusal(&error, known)),
             }
         }
@@ -313,9 +316,9 @@ fn status_of(error: &io::Error) -> Option<Status> {
     }
 }
 
-/// What a helper may do better, since it can wait.
-fn may_pass(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || is_shortage(error)
+/// What a helper may do better, since it can wait: for the disk always, for descriptors when memory knows no answer.
+fn may_pass(error: &io::Error, known: Option<&Entry>) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || known.is_none() && is_shortage(error)
 }
 
 /// Out of descriptors or memory: the machine's trouble, and it passes.
