@@ -193,10 +193,8 @@ impl Driver {
     pub(crate) fn stop_accepting(&mut self, token: Token) {
         let Some(source) = self.sources.get_mut(token) else { return };
         source.flags.set(Flags::LAST);
-        if let Engine::Uring(uring) = &mut self.engine {
-            uring.stop_accepting(source, token);
-        }
         source.wake_reader();
+        self.accept_nothing(token);
     }
 
     /// Whether a listener was told to.

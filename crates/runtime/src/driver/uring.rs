@@ -143,10 +143,12 @@ impl Uring {
         if let Some(error) = take_error(source) {
             return Poll::Ready(Err(error));
         }
-        if source.flags.has(Flags::LAST) && !source.traffic.armed {
-            return Poll::Ready(accept_last(source));
-        }
-        if !source.traffic.armed {
+        if source.flags.has(Flags::LAST) {
+            if !source.traffic.armed {
+                return Poll::Ready(accept_last(source));
+            }
+            self.accept_nothing(source, token);
+        } else if !source.traffic.armed {
             let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
             let accept = opcode::AcceptMulti::new(fd(source)).flags(flags).build();
             self.submit(source, token, Kind::Accept, accept)?;
@@ -356,13 +358,6 @@ impl Uring {
 
     /// The owner has let go. Says whether the source may be dropped now; otherwise its operations are cancelled and the last
     /// completion will drop it.
-    /// Ends a listener's multishot accept; what it has brought until its last completion is kept.
-    pub(crate) fn stop_accepting(&mut self, source: &mut Source, token: Token) {
-        let cancel = opcode::AsyncCancel::new(user_data(Kind::Accept, token)).build();
-        // Without room for it nobody waits for the accept any more, and what it brings later is lost with the close.
-        source.traffic.armed &= self.push(cancel.user_data(user_data(Kind::Cancel, PROOF))).is_ok();
-    }
-
     pub(crate) fn close(&mut self, source: &mut Source, token: Token) -> bool {
         source.flags.set(Flags::CLOSING);
         source.traffic.first = None;

@@ -175,14 +175,6 @@ impl Child {
         }
     }
 
-    /// Another process that listened on the same sockets has ended.
-    pub fn look(&self) {
-        if self.converses {
-            // One that does not take this is found to be silent.
-            let _ = message::send(&self.channel, Order::Look, &[]);
-        }
-    }
-
     /// How long it has served.
     pub fn served(&self) -> Duration {
         self.served_since.map_or(Duration::ZERO, |since| since.elapsed())

@@ -39,8 +39,6 @@ pub enum Order {
     },
     /// Another process serves: finish, and end.
     Retire,
-    /// A process that listened on the same sockets has ended: the kernel may have told it of connections that it did not take.
-    Look,
 }
 
 /// To the supervisor.

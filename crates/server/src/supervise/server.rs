@@ -285,7 +285,6 @@ fn obey(server: &Arc<Server>, channel: Arc<Channel>, source: Source, retires: Ar
                     retires.store(true, Relaxed);
                     end();
                 }
-                Order::Look => server.look_again(),
                 Order::Start { .. } => {}
             }
         }

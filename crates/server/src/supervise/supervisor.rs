@@ -258,7 +258,6 @@ impl Supervisor {
 
     fn has_ended(&mut self, child: &Child, end: End) -> Result<(), Failure> {
         let id = child.process.id();
-        self.children.iter().filter(|child| child.state == State::Ready).for_each(Child::look);
         match child.state {
             State::Draining if end == End::Code(0) => {}
             State::Draining => eprintln!("amped: server {id}, which was draining, has ended ({})", words(end)),
@@ -589,6 +588,6 @@ const SILENCE: Duration = Duration::from_secs(5);
 const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 /// After the time that the plan gives a drain: for the worker's grace, and for the log's last lines.
 const DRAIN_SLACK: Duration = Duration::from_secs(4);
-/// What a stuck process's other workers have to finish. Not long: the stuck one keeps a core busy, and with io_uring the kernel
-/// goes on accepting connections for it, which nobody serves.
+/// What a stuck process's other workers have to finish. Not long: the stuck one may keep a core busy, and with io_uring the kernel
+/// goes on telling it of connections, for which others look a moment later.
 const STUCK_LIMIT: Duration = Duration::from_millis(250);

@@ -72,11 +72,6 @@ impl Accepting {
         }
     }
 
-    /// Another process that waited for connections on the same sockets is gone.
-    pub fn look_again(&self) {
-        self.listeners.borrow().iter().for_each(|listener| listener.look_again());
-    }
-
     /// Accepts what has come, and no more.
     pub async fn stop(&self) {
         self.one_by_one.stop();

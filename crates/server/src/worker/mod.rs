@@ -146,7 +146,6 @@ async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception
             Call::News => {
                 let mine = &shared.changes[reception.place];
                 let changes = std::mem::take(&mut *mine.lock().unwrap_or_else(PoisonError::into_inner));
-                accepting.look_again();
                 for change in changes {
                     context.exchange(answers(
                         &shared,

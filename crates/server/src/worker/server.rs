@@ -206,11 +206,6 @@ impl Server {
         self.shared.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another process that accepted from the same sockets has ended.
-    pub fn look_again(&self) {
-        self.shared.seats.iter().for_each(|seat| seat.nudge());
-    }
-
     /// What the workers let others read, one by one.
     pub fn readings(&self) -> &Arc<[Readings]> {
         &self.readings

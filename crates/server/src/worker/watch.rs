@@ -57,6 +57,10 @@ fn keep_queues_short(context: &Context, queues: &mut [Queue], accepted: usize) {
     for (listener, backlog) in &mut *queues {
         let Some(listener) = listener.upgrade() else { continue };
         let Ok(waiting) = listener.waiting() else { continue };
+        if waiting > 0 {
+            // The kernel tells one who waits, and that may have been a process that is stuck, or gone and not yet taken apart.
+            listener.look_again();
+        }
         if let Some(limit) = backlog.look(waiting, accepted, per_look) {
             // Where the kernel does not take it the queue stays as long as it is.
             let _ = listener.let_wait(limit);
