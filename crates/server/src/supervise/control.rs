@@ -189,7 +189,7 @@ pub fn ask(pid_file: Option<&Path>, request: Request) -> Result<String, Refusal>
         (Ok(_), Some(("ok", words))) => Ok(words.to_owned()),
         (Ok(_), Some(("failed", words))) => Err(Refusal::Refused(words.to_owned())),
         // It was about to end anyway.
-        _ if request == Request::Stop => Ok(String::new()),
+        _ if request == Request::Stop => Ok("stopped".into()),
         _ => Err(gone()),
     }
 }
