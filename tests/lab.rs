@@ -247,6 +247,35 @@ fn a_slow_sender_sends_a_byte_at_a_time() {
 }
 
 #[test]
+fn a_slow_body_comes_after_a_head_at_once() {
+    let (_server, _folder, url) = page(Driver::EpollEdge);
+    let report = report(&mut lab(&[&url, "-c", "2", "-n", "2", "--trickle", "50ms", "--body", "10"]));
+    let times = [number(&report, "/latency_ms/min"), number(&report, "/latency_ms/max")];
+    // The server may answer before the body has come; with a byte of the head each time it would be two seconds at least.
+    assert!(times[1] < 2000.0, "{times:?}");
+    assert_eq!((count(&report, "/statuses/200"), number(&report, "/bytes/sent") > 20.0), (2, true), "{report}");
+}
+
+#[test]
+fn bodies_are_sent_whole() {
+    let (_server, _folder, url) = page(Driver::EpollEdge);
+    let report = report(&mut lab(&[&url, "-c", "2", "-n", "10", "--body", "2KiB"]));
+    assert!(number(&report, "/bytes/sent") > 10.0 * 2048.0, "{report}");
+    assert_eq!((count(&report, "/statuses/200"), count(&report, "/errors/total")), (10, 0), "{report}");
+}
+
+/// How fast a server refuses says nothing of how fast it serves.
+#[test]
+fn answers_of_a_wrong_status_have_latencies_of_their_own() {
+    let (_server, _folder, url) = page(Driver::EpollEdge);
+    let lists = Folder::on_disk();
+    let urls = lists.put("urls", "/\n/none\n/none\n");
+    let report = report(&mut lab(&[&url, "-n", "30", "-c", "3", "--urls", urls.to_str().expect("a plain path")]));
+    assert_eq!((count(&report, "/requests"), count(&report, "/errors/status")), (30, 20), "{report}");
+    assert_eq!((count(&report, "/latency_ms/count"), count(&report, "/refused_ms/count")), (10, 20), "{report}");
+}
+
+#[test]
 fn files_are_chosen_as_told() {
     let folder = Folder::on_disk();
     for file in 0..20 {

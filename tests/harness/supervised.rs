@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Answer, Client, PATIENCE, binary, get, wait_until};
+use super::{Answer, Client, PATIENCE, binary, copy_of_binary, get, wait_until};
 
 /// A server with its supervisor, in a folder of its own.
 pub struct Supervised {
@@ -42,10 +42,7 @@ impl Supervised {
         }
         fs::write(folder.path().join("site/index.html"), "one\n").expect("own folder");
         fs::write(folder.path().join("other/index.html"), "other\n").expect("own folder");
-        // Another process writes the copy, whose descriptor no child of this one can hold (execve(2), ETXTBSY).
-        let copied = Command::new("cp").arg(binary().get_program()).arg(folder.path().join("amped")).status();
-        assert!(copied.expect("cp starts").success(), "no room for the binary");
-        let mut command = Command::new(folder.path().join("amped"));
+        let mut command = Command::new(copy_of_binary(folder.path()));
         command.args(["run", "-c"]).arg(folder.path().join("amped.toml"));
         command.arg("--pid-file").arg(folder.path().join("amped.pid"));
         command.env("AMPED_TEST_FAULTS", "1").env("AMPED_TEST_FAULTS_AT_START", folder.path().join("faults"));

@@ -1,7 +1,7 @@
 //! What is asked: every request's bytes, prepared before the first is sent, and the order in which they are.
 //!
-//! A request is one copy into the connection's send queue. The bytes end before the last CRLF is due, so that a connection's
-//! last request can say `Connection: close` there.
+//! A request is one copy into the connection's send queue. The prepared bytes end with the head, so that a connection's last
+//! request can say `Connection: close` there; the body, the same for all, follows.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,6 +15,7 @@ pub struct Catalogue {
     bytes: Vec<u8>,
     /// Where each request ends; it begins where the one before ends.
     ends: Vec<usize>,
+    body: Box<[u8]>,
 }
 
 /// What all requests have in common.
@@ -26,6 +27,8 @@ pub struct Shape<'a> {
     pub host: &'a str,
     /// More fields, as `Name: value`.
     pub fields: &'a [String],
+    /// Bytes of each request's body; without one it has no Content-Length.
+    pub body: Option<usize>,
 }
 
 /// Which request is next.
@@ -63,11 +66,15 @@ enum Order {
 impl Catalogue {
     /// Prepares a request for each path.
     pub fn new<'a>(paths: impl IntoIterator<Item = &'a str>, shape: &Shape<'_>) -> Self {
-        let mut this = Self { bytes: Vec::new(), ends: Vec::new() };
+        let body = vec![b'x'; shape.body.unwrap_or_default()].into();
+        let mut this = Self { bytes: Vec::new(), ends: Vec::new(), body };
         let mut tail = format!(" HTTP/1.1\r\nHost: {}\r\n", shape.host);
         for field in shape.fields {
             tail.push_str(field);
             tail.push_str("\r\n");
+        }
+        if let Some(length) = shape.body {
+            tail.push_str(&format!("Content-Length: {length}\r\n"));
         }
         for path in paths {
             for part in [shape.method, " ", path, &tail, END] {
@@ -99,6 +106,7 @@ impl Catalogue {
         } else {
             to.extend_from_slice(request);
         }
+        to.extend_from_slice(&self.body);
     }
 }
 
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn requests_are_whole() {
         let fields = ["A: b".to_owned()];
-        let shape = Shape { method: "GET", host: "h:1", fields: &fields };
+        let shape = Shape { method: "GET", host: "h:1", fields: &fields, body: None };
         let catalogue = Catalogue::new(["/x", "/yy"], &shape);
         let mut bytes = Vec::new();
         catalogue.append(1, false, &mut bytes);
@@ -202,6 +210,16 @@ mod tests {
         let expected = "GET /yy HTTP/1.1\r\nHost: h:1\r\nA: b\r\n\r\nGET /x HTTP/1.1\r\nHost: h:1\r\nA: b\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
         assert_eq!((catalogue.len(), catalogue.is_empty()), (2, false));
+    }
+
+    #[test]
+    fn a_body_follows_the_last_field() {
+        let shape = Shape { method: "GET", host: "h", fields: &[], body: Some(3) };
+        let catalogue = Catalogue::new(["/"], &shape);
+        let mut bytes = Vec::new();
+        catalogue.append(0, true, &mut bytes);
+        let expected = "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\nxxx";
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub struct Arguments {
     /// Modem clients: read so many bits per second, with a small receive buffer: 28.8k, 56k
     #[arg(long, value_name = "BITS/S", value_parser = parse_bits, help_heading = "Shape")]
     pub modem: Option<u64>,
-    /// Slow senders: send requests one byte at a time, so long apart
+    /// Slow senders: send requests one byte at a time, so long apart; with --body the body, after the head at once
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Shape")]
     pub trickle: Option<Duration>,
     /// The kernel's receive buffer of each connection (SO_RCVBUF) [default: the kernel's choice; 8KiB with --modem]
@@ -101,6 +101,9 @@ pub struct Arguments {
     /// GET or HEAD
     #[arg(long, value_name = "METHOD", default_value = "GET", ignore_case = true, help_heading = "What to ask")]
     pub method: Method,
+    /// Send a body of so many bytes with each request
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What to ask")]
+    pub body: Option<usize>,
     /// One more field, 'Name: value'; may be repeated
     #[arg(long, value_name = "FIELD", help_heading = "What to ask")]
     pub header: Vec<String>,

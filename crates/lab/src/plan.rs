@@ -57,6 +57,8 @@ pub struct Plan {
     pub sources: Vec<IpAddr>,
     /// The patience with a silent server.
     pub timeout: Duration,
+    /// Bytes of each request's body.
+    pub body: Option<usize>,
     /// The only status that is no error.
     pub expect_status: Option<u16>,
     /// The loop's driver.
@@ -91,7 +93,8 @@ impl Plan {
             return Err(format!("{} targets are more than fit: the limit is 4 billion", paths.len()));
         }
         let method = if arguments.method == Method::Head { "HEAD" } else { "GET" };
-        let shape = Shape { method, host: &host, fields: &fields };
+        let body = arguments.body;
+        let shape = Shape { method, host: &host, fields: &fields, body };
         let catalogue = Catalogue::new(paths.iter().map(String::as_str), &shape);
         let picker = match (&arguments.mix, arguments.zipf, arguments.uniform) {
             (Some(mix), ..) => Picker::mix(catalogue.len(), mix, seed)?,
@@ -120,6 +123,7 @@ impl Plan {
             receive_buffer: arguments.receive_buffer.or(arguments.modem.map(|_| MODEM_BUFFER)),
             sources: arguments.source.clone(),
             timeout: arguments.timeout,
+            body,
             expect_status: arguments.expect_status,
             driver: choose(arguments.driver)?,
             share,
@@ -159,6 +163,7 @@ impl Plan {
             words.push(format!("{} pipelined", self.pipeline));
         }
         words.extend(self.modem.map(|rate| format!("modems of {} kbit/s", rate as f64 / 1000.0)));
+        words.extend(self.body.map(|size| format!("{size} bytes of body")));
         words.extend(self.trickle.map(|pause| format!("a byte sent every {pause:?}")));
         if self.idle > 0 {
             words.push(format!("beside {} idle ones that ask every {:?}", self.idle, self.idle_every));
@@ -278,6 +283,9 @@ fn check_numbers(arguments: &Arguments) -> Result<(), String> {
     if arguments.trickle.is_some_and(|pause| pause < LEAST_TIME || pause >= arguments.timeout) {
         return Err("--trickle: from 1ms to less than --timeout".into());
     }
+    if arguments.body.is_some_and(|size| size > MAX_BODY) {
+        return Err("--body: up to 1MiB".into());
+    }
     let (duration, warm_up) = (arguments.duration.unwrap_or(DURATION), arguments.warm_up);
     if duration < LEAST_TIME || duration > MOST_TIME || warm_up > MOST_TIME {
         return Err(format!("--duration {duration:?}, --warm-up {warm_up:?}: from 1ms to 24h"));
@@ -364,6 +372,8 @@ const PORTS_OF_ONE_ADDRESS: usize = 20_000;
 const MAX_CONNECTIONS: u64 = 1_000_000;
 /// What is sent before anything is read must fit into the sockets' buffers.
 const MAX_PIPELINE: u64 = 1024;
+/// The same bytes are copied for each request.
+const MAX_BODY: usize = 1 << 20;
 const LEAST_TIME: Duration = Duration::from_millis(1);
 const MOST_TIME: Duration = Duration::from_secs(24 * 3600);
 

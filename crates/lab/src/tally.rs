@@ -67,10 +67,13 @@ pub struct Latencies(Histogram<u64>);
 pub struct Tally {
     /// The counts.
     pub counts: Counts,
-    /// From when a request should have left until its answer was complete.
+    /// From when a request should have left until its answer was complete. Answers of a wrong status are not in it: how fast a
+    /// server refuses says nothing of how fast it serves.
     pub latency: Latencies,
     /// From when it did leave. Only an open loop tells the two apart; empty otherwise.
     pub service: Option<Latencies>,
+    /// Answers of a wrong status, from when the request did leave.
+    pub refused: Latencies,
 }
 
 /// What happened in about a second.
@@ -256,6 +259,7 @@ impl Tally {
     pub fn clear(&mut self) {
         self.counts = Counts::default();
         self.latency.0.reset();
+        self.refused.0.reset();
         if let Some(service) = &mut self.service {
             service.0.reset();
         }
@@ -266,6 +270,7 @@ impl AddAssign<&Self> for Tally {
     fn add_assign(&mut self, other: &Self) {
         self.counts += &other.counts;
         self.latency += &other.latency;
+        self.refused += &other.refused;
         if let Some(service) = &other.service {
             *self.service.get_or_insert_default() += service;
         }

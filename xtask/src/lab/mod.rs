@@ -17,10 +17,14 @@ mod flash;
 mod idle;
 #[path = "../../../bench/lab/inversion.rs"]
 mod inversion;
+#[path = "../../../bench/lab/overload.rs"]
+mod overload;
 #[path = "../../../bench/lab/pipelining.rs"]
 mod pipelining;
 #[path = "../../../bench/lab/restarts.rs"]
 mod restarts;
+#[path = "../../../bench/lab/slow.rs"]
+mod slow;
 #[path = "../../../bench/lab/store.rs"]
 mod store;
 
@@ -58,6 +62,8 @@ const EXPERIMENTS: &[(&str, Experiment)] = &[
     ("c10k", c10k::run),
     ("pipelining", pipelining::run),
     ("calls", calls::run),
+    ("overload", overload::run),
+    ("slow", slow::run),
     ("restarts", restarts::run),
 ];
 
@@ -135,12 +141,14 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   c10k        a connection for each 512 bytes; thousands of modems at once
   pipelining  requests in one write, and what one gathered send saves
   calls       system calls per request, by driver
+  overload    more is asked for than can be done: from memory, by new connections, from the disk
+  slow        10,000 slow clients of each kind, and a normal one beside them
   restarts    reloads, upgrades and kill -9 while somebody asks
 
   --quick        shorter points, all within a quarter of an hour
   --no-install   say what is missing instead of installing it
 
-flash, inversion and store limit memory and disk with control groups (version 1) and need root. Results: docs/lab/.";
+flash, inversion, store and overload limit memory and disk with control groups (version 1) and need root. Results: docs/lab/.";
 
 #[cfg(test)]
 mod tests {

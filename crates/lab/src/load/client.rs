@@ -242,11 +242,13 @@ impl Client {
             }
             return;
         };
-        let request = std::mem::take(self.queue.own());
+        let mut request = std::mem::take(self.queue.own());
         self.queue.clear();
+        // Of a request with a body the head goes at once.
+        let slow = request.split_off(request.len() - plan.body.map_or(request.len(), |body| body.min(request.len())));
         let mut due = Instant::now();
-        for byte in request {
-            self.queue.own().push(byte);
+        for piece in std::iter::once(&request[..]).filter(|head| !head.is_empty()).chain(slow.chunks(1)) {
+            self.queue.own().extend_from_slice(piece);
             stream.deadline_in(plan.timeout);
             if stream.send(&mut self.queue).await.is_err() {
                 self.queue.clear();
@@ -318,12 +320,15 @@ impl Client {
             };
             self.load.count(self.role, |tally| {
                 tally.counts.answer(answer.status, answer.body);
-                tally.latency.record(now.saturating_duration_since(request.intended));
-                if let Some(service) = &mut tally.service {
-                    service.record(now.saturating_duration_since(request.sent));
-                }
+                let from_sending = now.saturating_duration_since(request.sent);
                 if is_wrong {
                     tally.counts.errors.add(Failure::Status, 1);
+                    tally.refused.record(from_sending);
+                    return;
+                }
+                tally.latency.record(now.saturating_duration_since(request.intended));
+                if let Some(service) = &mut tally.service {
+                    service.record(from_sending);
                 }
             });
         }

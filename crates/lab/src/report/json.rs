@@ -36,6 +36,7 @@ pub fn json(summary: &Summary, assertions: &[Assertion]) -> String {
         "connections": {"made": main.counts.connections, "closed_while_idle": main.counts.closed_idle},
         "latency_ms": latency(&main.latency),
         "service_ms": main.service.as_ref().map(latency),
+        "refused_ms": latency(&main.refused),
         "idle": (summary.shape.idle > 0).then(|| idle(summary)),
         "processor": {
             "seconds": total.processor.as_secs_f64(),

@@ -27,7 +27,8 @@ pub fn text(summary: &Summary) -> String {
         if main.counts.unfinished > 0 && main.counts.answers == 0 {
             line(&mut out, "unfinished", format!("{}: nothing was answered", show_count(main.counts.unfinished)));
         }
-        columns(&mut out, &[("latency", Some(&main.latency)), ("  from sending", main.service.as_ref())]);
+        let rows = [("latency", Some(&main.latency)), ("  from sending", main.service.as_ref())];
+        columns(&mut out, &[rows[0], rows[1], ("wrong status", Some(&main.refused))]);
     }
     if summary.shape.idle > 0 {
         let crowd = &total.crowd;

@@ -1,0 +1,251 @@
+//! Overload: what is served, and how fast, when more is asked for than can be done? An open loop offers from half to eight times what the
+//! server can do; a closed loop cannot overload anything. Three resources run out: the loop, with files in memory; the loop again, with a
+//! connection for each request; the disk, while a probe asks for a file in memory.
+
+use std::io::Result;
+
+use super::Lab;
+use super::figure::Figure;
+use super::measure::{Answers, Files, Subject};
+use super::plot::{Axis, Line, Plot};
+use crate::bench::cgroup::{Scarce, drop_caches};
+use crate::bench::corpus;
+use crate::bench::report::{count, millis};
+use crate::bench::server::Running;
+
+/// Runs it.
+///
+/// # Errors
+/// No control groups here, or the files could not be made.
+pub fn run(lab: &Lab) -> Result<Figure> {
+    let files = Files::tail()?;
+    let mut notes = Vec::new();
+    let mut rows = Vec::new();
+    let mut plots = Vec::new();
+    let mut said = Vec::new();
+    for resource in [Resource::Memory, Resource::Connections, Resource::Disk] {
+        let mut lines = Vec::new();
+        for subject in subjects() {
+            match measure(lab, &resource, &subject, &files) {
+                Ok(points) => {
+                    rows.extend(points.iter().map(|point| point.row(&resource, &subject)));
+                    if subject.name() == "amped" {
+                        said.push(judgement(&resource, &points));
+                    }
+                    let goodput = points.iter().filter(|point| point.offered >= STEPS[0]);
+                    let goodput = goodput.map(|point| (point.offered, point.goodput)).collect();
+                    lines.push(Line { name: subject.name().into(), points: goodput });
+                }
+                Err(error) => notes.push(format!("{}, {}: {error}", resource.name(), subject.name())),
+            }
+            println!("overload: {}, {}", resource.name(), subject.name());
+        }
+        plots.push(Plot {
+            title: format!("Answers 200 a second: {}", resource.name()),
+            x: Axis::log("offered, of what it can do"),
+            y: Axis::linear("answers/s"),
+            lines,
+        });
+    }
+    Ok(Figure {
+        title: "Overload".into(),
+        about: format!(
+            "Capacity: a closed loop of 64 connections. Then an open loop offers a tenth of that, for the latency without load, and 0.5 to 8 \
+             times as much. `{}`: 100 files in memory, 64 keep-alive connections. `{}`: the same, a connection each, 256 at a time. `{}`: \
+             any of 200,000 files with {} MB of memory and {READS} reads/s, 1,000 connections, while a probe asks 500 times a second \
+             for a file in memory. Latencies count from sending: what waited for a connection inside the load generator is the generator's. It \
+             has one core as the server has; what it did send is in the table.",
+            Resource::Memory.name(),
+            Resource::Connections.name(),
+            Resource::Disk.name(),
+            MEMORY >> 20
+        ),
+        shows: said.join(" "),
+        plots,
+        columns: [
+            "what runs out, server",
+            "offered",
+            "offered/s",
+            "answered/s",
+            "200/s",
+            "p50",
+            "p99",
+            "refused/s",
+            "refused p50",
+            "failed",
+            "hit's p99",
+        ]
+        .map(String::from)
+        .into(),
+        rows,
+        notes,
+    })
+}
+
+fn subjects() -> Vec<Subject> {
+    vec![Subject::amped("amped", "workers = 1\n"), Subject::Peer("nginx"), Subject::Peer("lighttpd")]
+}
+
+/// What there is too little of.
+enum Resource {
+    Memory,
+    Connections,
+    Disk,
+}
+
+impl Resource {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Memory => "the loop",
+            Self::Connections => "the loop, new connections",
+            Self::Disk => "the disk",
+        }
+    }
+
+    /// Words for amped-lab, by whether it is to find the capacity.
+    fn words(&self, closed: bool) -> &'static str {
+        match (self, closed) {
+            (Self::Memory, _) => "-c 64 --mix 100%:100",
+            (Self::Connections, true) => "-c 64 --close --mix 100%:100",
+            (Self::Connections, false) => "-c 256 --close --mix 100%:100",
+            (Self::Disk, true) => "-c 64 --uniform",
+            (Self::Disk, false) => "-c 1000 --uniform",
+        }
+    }
+}
+
+/// What was seen with one offer.
+struct Point {
+    /// Times the capacity.
+    offered: f64,
+    rate: f64,
+    answered: f64,
+    goodput: f64,
+    p50: f64,
+    p99: f64,
+    refused: f64,
+    refused_p50: f64,
+    /// Requests without an answer.
+    failed: f64,
+    /// The probe's 99th percentile, where there is one.
+    hit: Option<f64>,
+}
+
+impl Point {
+    fn new(offered: f64, rate: f64, answers: &Answers, hit: Option<f64>) -> Self {
+        let seconds = answers.figure("/seconds").max(0.001);
+        let refused = answers.figure("/errors/status");
+        Self {
+            offered,
+            rate,
+            answered: answers.requests() / seconds,
+            goodput: (answers.requests() - refused) / seconds,
+            p50: answers.figure("/service_ms/p50"),
+            p99: answers.figure("/service_ms/p99"),
+            refused: refused / seconds,
+            refused_p50: answers.figure("/refused_ms/p50"),
+            failed: answers.errors() - refused,
+            hit,
+        }
+    }
+
+    fn row(&self, resource: &Resource, subject: &Subject) -> Vec<String> {
+        let some = |is_there: bool, text: String| if is_there { text } else { "–".into() };
+        vec![
+            format!("{}, {}", resource.name(), subject.name()),
+            format!("{} ×", self.offered),
+            count(self.rate),
+            count(self.answered),
+            count(self.goodput),
+            millis(self.p50),
+            millis(self.p99),
+            count(self.refused),
+            some(self.refused > 0.0, millis(self.refused_p50)),
+            count(self.failed),
+            self.hit.map_or_else(|| "–".into(), millis),
+        ]
+    }
+}
+
+/// What the points say of the promise.
+fn judgement(resource: &Resource, points: &[Point]) -> String {
+    let (Some(alone), Some(last)) = (points.first(), points.last()) else { return String::new() };
+    let peak = points.iter().map(|point| point.goodput).fold(0.0, f64::max);
+    let worst = |of: fn(&Point) -> f64| points.iter().map(of).fold(0.0, f64::max);
+    let mut said = format!(
+        "amped, {}: at {} times the capacity {:.2} of its best rate of answers 200; their 99th percentile {} at its worst, {} without load",
+        resource.name(),
+        last.offered,
+        last.goodput / peak.max(1.0),
+        millis(worst(|point| point.p99)),
+        millis(alone.p99),
+    );
+    if last.refused > 0.0 {
+        said.push_str(&format!("; a refusal's median at its worst {}", millis(worst(|point| point.refused_p50))));
+    }
+    if last.hit.is_some() {
+        said.push_str(&format!(
+            "; a hit's 99th percentile at its worst {}",
+            millis(worst(|point| point.hit.unwrap_or(0.0)))
+        ));
+    }
+    said + "."
+}
+
+fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> Result<Vec<Point>> {
+    let list = files.list(200_000)?;
+    let list = format!("--urls {}", list.display());
+    let time = lab.pick(4, 10);
+    match resource {
+        Resource::Memory | Resource::Connections => {
+            let running = subject.serve(lab, &corpus::tail()?, "64MB", None)?;
+            steps(lab, &running, resource, &list, time, None)
+        }
+        Resource::Disk => {
+            let scarce = Scarce::new(MEMORY, READS, files.root())?;
+            drop_caches()?;
+            files.fill_memory(2000, &scarce)?;
+            let running = subject.serve(lab, files.root(), "32MB", Some(&scarce))?;
+            let hot = running.url(files.first());
+            steps(lab, &running, resource, &list, time, Some(&hot))
+        }
+    }
+}
+
+fn steps(
+    lab: &Lab,
+    running: &Running,
+    resource: &Resource,
+    list: &str,
+    time: u32,
+    hot: Option<&str>,
+) -> Result<Vec<Point>> {
+    let url = running.url("/");
+    let closed = lab.load(&format!("{url} {list} {} -d {time}s --warm-up 2s --timeout 30s", resource.words(true)))?;
+    let capacity = (closed.requests() - closed.figure("/errors/status")) / closed.figure("/seconds").max(0.001);
+    let mut points = Vec::new();
+    for offered in [&[UNLOADED], &STEPS[..]].concat() {
+        let rate = (offered * capacity).max(1.0).round();
+        let words =
+            format!("{url} {list} {} -d {time}s --warm-up 1s --rate {rate} --timeout 2s", resource.words(false));
+        let load = lab.start_load(&words)?;
+        let hit = match hot {
+            Some(hot) => {
+                std::thread::sleep(std::time::Duration::from_millis(1500));
+                let probe = lab.probe(&format!("{hot} -c 4 --rate 500 -d {}s --timeout 20s", time - 2), 1)?;
+                Some(probe.latency_ms("p99"))
+            }
+            None => None,
+        };
+        points.push(Point::new(offered, rate, &load.wait()?, hit));
+        // What an overload has left behind is gone: connections, queues.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    Ok(points)
+}
+
+const UNLOADED: f64 = 0.1;
+const STEPS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+const READS: u32 = 1000;
+/// Page cache included.
+const MEMORY: u64 = 180 << 20;
