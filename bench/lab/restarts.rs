@@ -17,7 +17,7 @@ use super::measure::Answers;
 use super::plot::{Axis, Line, Plot};
 use crate::bench::client::Client;
 use crate::bench::corpus;
-use crate::bench::report::{count, median, millis};
+use crate::bench::report::{median, millis};
 use crate::bench::server::Running;
 
 /// Runs it.
@@ -32,17 +32,21 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         Ok(Duration::ZERO)
     })?;
     let (reloads, upgrades, kills) = (lab.pick(100, 1000), lab.pick(5, 20), lab.pick(3, 20));
-    let mut early = None;
+    let (mut early, mut late) = (None, None);
     let reloaded = server.bother(lab, reloads, |round| {
         // Not from the first on: memory that is needed once is needed.
         if round == reloads / 10 {
             early = Some(server.size()?);
         }
         sleep(Duration::from_millis(10));
-        server.reload(round)
+        let taken = server.reload(round)?;
+        if round + 1 == reloads {
+            late = Some(server.size()?);
+        }
+        Ok(taken)
     })?;
-    if let Some(early) = early {
-        notes.push(format!("the server process, after a tenth of the reloads: {early}; after all: {}", server.size()?));
+    if let (Some(early), Some(late)) = (early, late) {
+        notes.push(format!("the server process, after a tenth of the reloads: {early}; after all: {late}"));
     }
     let before = Size::of(server.running.pid())?;
     let upgraded = server.bother(lab, upgrades, |_| {
@@ -75,14 +79,14 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         ),
         shows: format!(
             "{} requests failed during {reloads} reloads ({}) and {} during {upgrades} upgrades ({}). After each of {kills} kill -9 a newcomer \
-             was answered in: {}; {} connections were refused, {} requests were cut off with their process.",
-            count(reloaded.answers.errors()),
+             was answered in: {}; {} connections were refused, {} requests failed with the connection that their process had.",
+            whole(reloaded.answers.errors()),
             say(&reloaded),
-            count(upgraded.answers.errors()),
+            whole(upgraded.answers.errors()),
             say(&upgraded),
             say(&killed),
-            count(killed.refused()),
-            count(killed.answers.errors() - killed.refused()),
+            whole(killed.refused()),
+            whole(killed.answers.errors() - killed.refused()),
         ),
         plots: vec![Plot {
             title: "How long it takes".into(),
@@ -230,10 +234,10 @@ impl Phase {
             self.times.len().to_string(),
             millis(median(self.times.iter().copied())),
             millis(self.worst()),
-            count(answers.requests()),
-            count(answers.errors()),
-            count(self.refused()),
-            count(answers.figure("/connections/made")),
+            whole(answers.requests()),
+            whole(answers.errors()),
+            whole(self.refused()),
+            whole(answers.figure("/connections/made")),
             millis(answers.latency_ms("p99")),
             millis(answers.latency_ms("max")),
         ]
@@ -262,6 +266,10 @@ fn configuration(root: &Path, port: u16, round: usize) -> String {
         "listen = \"127.0.0.1:{port}\"\nworkers = 1\n\n[[sites]]\nroot = {root:?}\n\n[[sites.routes]]\nmatch = \"/round\"\nstatus = 200\n\
          body = \"{body}\"\n"
     )
+}
+
+fn whole(figure: f64) -> String {
+    format!("{figure:.0}")
 }
 
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
