@@ -164,7 +164,7 @@ fn a_slow_disk_costs_only_those_who_wait_for_it(driver: Driver) {
     let server = Server::run(
         driver,
         &format!(
-            "workers = 1\nhelpers = 4\nhelper_queue = 2000\n[overload]\nretry_after = 4\n[[sites]]\nroot = \"{}\"\n[[sites.routes]]\nmatch = \"/slow/*\"\nroot = \"{}\"",
+            "workers = 1\nhelpers = 4\nhelper_queue = 2000\n[overload]\nretry_after = 4\ndisk_delay = \"20ms\"\n[[sites]]\nroot = \"{}\"\n[[sites.routes]]\nmatch = \"/slow/*\"\nroot = \"{}\"",
             healthy.path().display(),
             disk.path().display()
         ),

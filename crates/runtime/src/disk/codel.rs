@@ -3,7 +3,9 @@
 //! CoDel (Nichols and Jacobson, "Controlling queue delay", ACM Queue 10(5), 2012; RFC 8289), in the form that suits requests
 //! (Maurer, "Fail at scale", ACM Queue 13(8), 2015): a burst makes a long queue that soon is short again; a queue whose least
 //! delay over a whole interval is above the target is standing. From then on what has waited for twice the target is refused,
-//! and so is whoever comes when the queue holds more than can be done within the target. Pure: times go in, a verdict comes out.
+//! and so is whoever comes when the queue holds more than can be done within the target. The latter goes on
+//! until nobody had to be refused for ten intervals: under a load that goes on the queue would only fill again, and all of that
+//! filling would be refused late. Pure: times go in, a verdict comes out.
 
 /// The state of one queue. Times are in microseconds of any monotonic clock.
 #[derive(Debug)]
@@ -15,6 +17,9 @@ pub(crate) struct Codel {
     begun: u64,
     room: usize,
     is_standing: bool,
+    /// For so many intervals to come newcomers are let in as if it were, and whether one was refused in this one.
+    wary: u32,
+    has_refused: bool,
     /// How often the queue has become a standing one.
     pub(crate) incidents: u64,
 }
@@ -22,16 +27,28 @@ pub(crate) struct Codel {
 impl Codel {
     pub(crate) fn new(target: u64) -> Self {
         let target = target.max(1);
-        Self { target, interval_end: 0, least_delay: 0, begun: 0, room: usize::MAX, is_standing: false, incidents: 0 }
+        Self {
+            target,
+            interval_end: 0,
+            least_delay: 0,
+            begun: 0,
+            room: usize::MAX,
+            is_standing: false,
+            wary: 0,
+            has_refused: false,
+            incidents: 0,
+        }
     }
 
-    /// A job leaves the queue after `delay`; says whether it is to be refused because it has waited too long.
-    pub(crate) fn leaves(&mut self, now: u64, delay: u64) -> bool {
+    /// A job leaves the queue after `delay`, while the oldest has waited for `oldest`: when the newest go first it is the oldest
+    /// whose delay tells whether the queue drains. Says whether the job is to be refused because it has waited too long.
+    pub(crate) fn leaves(&mut self, now: u64, delay: u64, oldest: u64) -> bool {
+        let longest = delay.max(oldest);
         if now >= self.interval_end {
             self.close_interval(now);
-            self.least_delay = delay;
+            self.least_delay = longest;
         }
-        self.least_delay = self.least_delay.min(delay);
+        self.least_delay = self.least_delay.min(longest);
         let is_late = self.is_late(delay);
         self.begun += u64::from(!is_late);
         is_late
@@ -47,14 +64,16 @@ impl Codel {
         self.is_standing && delay > self.target * 2
     }
 
-    /// Whether one more may wait behind `waiting` others.
-    pub(crate) fn has_room(&self, waiting: usize) -> bool {
-        !self.is_standing || waiting < self.room
+    /// Whether one more may wait behind `waiting` others; otherwise it is refused.
+    pub(crate) fn admits(&mut self, waiting: usize) -> bool {
+        let admits = self.wary == 0 || waiting < self.room;
+        self.has_refused |= !admits;
+        admits
     }
 
     /// Nothing waits any more: whatever stood is gone.
     pub(crate) fn is_empty(&mut self, now: u64) {
-        if now >= self.interval_end && self.is_standing {
+        if now >= self.interval_end && self.wary > 0 {
             self.close_interval(now);
         }
         self.least_delay = 0;
@@ -66,6 +85,11 @@ impl Codel {
         let is_recent = now < self.interval_end + interval;
         let was_standing = self.is_standing;
         self.is_standing = is_recent && self.least_delay > self.target;
+        self.wary = match self.is_standing || std::mem::take(&mut self.has_refused) {
+            true => WARY_INTERVALS,
+            false if is_recent => self.wary.saturating_sub(1),
+            false => 0,
+        };
         self.incidents += u64::from(self.is_standing && !was_standing);
         // What was done in an interval, as much of it as can be done within the target.
         self.room = usize::try_from(self.begun * self.target / interval).unwrap_or(usize::MAX).max(LEAST_ROOM);
@@ -80,6 +104,8 @@ impl Codel {
 
 /// Long enough to tell a burst from a standing queue.
 const LEAST_INTERVAL: u64 = 100_000;
+/// A second, with the usual target.
+const WARY_INTERVALS: u32 = 10;
 /// A few may always wait: a queue that is empty when a helper is free would waste the disk.
 const LEAST_ROOM: usize = 2;
 
@@ -91,7 +117,7 @@ mod tests {
 
     /// A queue of which one job leaves each millisecond after `delay`, from `from` for `millis`.
     fn run(codel: &mut Codel, from: u64, millis: u64, delay: u64) -> usize {
-        (0..millis).filter(|at| codel.leaves(from + at * 1000, delay)).count()
+        (0..millis).filter(|at| codel.leaves(from + at * 1000, delay, delay)).count()
     }
 
     #[test]
@@ -101,7 +127,7 @@ mod tests {
         assert_eq!(run(&mut codel, 1_050_000, 40, 90_000), 0, "long delays, but not for long");
         assert_eq!(run(&mut codel, 1_090_000, 300, 1_000), 0);
         assert_eq!((codel.is_standing(), codel.incidents), (false, 0));
-        assert!(codel.has_room(1_000_000));
+        assert!(codel.admits(1_000_000));
     }
 
     #[test]
@@ -109,19 +135,42 @@ mod tests {
         let mut codel = Codel::new(TARGET);
         run(&mut codel, 1_000_000, 250, 30_000);
         assert!(codel.is_standing());
-        assert!(codel.leaves(1_250_000, 40_001) && !codel.leaves(1_250_001, 40_000));
+        assert!(codel.leaves(1_250_000, 40_001, 0) && !codel.leaves(1_250_001, 40_000, 0));
         // A hundred jobs in 100 ms, so twenty in 20 ms.
-        assert!(codel.has_room(15) && !codel.has_room(25));
+        assert!(codel.admits(15) && !codel.admits(25));
         assert_eq!(codel.incidents, 1);
+    }
+
+    #[test]
+    fn newest_first_hides_no_standing_queue() {
+        let mut codel = Codel::new(TARGET);
+        (0..250).for_each(|at| assert!(!codel.leaves(1_000_000 + at * 1000, 500, 900_000)));
+        assert!(codel.is_standing());
     }
 
     #[test]
     fn one_lucky_job_in_an_interval_ends_it() {
         let mut codel = Codel::new(TARGET);
         run(&mut codel, 1_000_000, 250, 50_000);
-        codel.leaves(1_260_000, 1_000);
+        codel.leaves(1_260_000, 1_000, 1_000);
         run(&mut codel, 1_300_000, 2, 30_000);
-        assert!(!codel.is_standing() && codel.has_room(10_000));
+        assert!(!codel.is_standing());
+    }
+
+    #[test]
+    fn newcomers_are_counted_until_nobody_was_refused_for_a_second() {
+        let mut codel = Codel::new(TARGET);
+        run(&mut codel, 1_000_000, 250, 50_000);
+        for round in 1..=3 {
+            run(&mut codel, 250_000 + round * 1_000_000, 950, 1_000);
+            assert!(!codel.is_standing() && codel.admits(15) && !codel.admits(25), "{round}");
+        }
+        run(&mut codel, 4_200_000, 1_150, 1_000);
+        assert!(codel.admits(10_000));
+        // A queue nobody comes to is forgotten at once.
+        run(&mut codel, 6_000_000, 250, 50_000);
+        run(&mut codel, 7_000_000, 1, 0);
+        assert!(codel.admits(10_000));
     }
 
     #[test]

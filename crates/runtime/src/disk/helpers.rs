@@ -297,15 +297,23 @@ impl Pool {
             drop(queues);
             return self.start_or_notify(needs_thread.then_some(0), class);
         }
+        // Who has waited too long is told now: the helpers may all be busy for a while.
+        let late = Self::late(&mut queues);
+        self.late.fetch_add(u64::from(late.is_some()), Relaxed);
+        // Jobs that idle helpers are about to take do not wait.
+        let free = queues.idle + self.helpers.saturating_sub(queues.threads);
         let has_room = match class {
             Class::Sheddable => !queues.codel.is_standing(),
-            Class::Serve => queues.codel.has_room(queues.serve.len()),
+            Class::Serve => {
+                let waiting = queues.serve.len().saturating_sub(free);
+                queues.codel.admits(waiting)
+            }
             Class::Essential | Class::Urgent => true,
         };
         if !has_room {
             drop(queues);
             self.no_room.fetch_add(1, Relaxed);
-            return self.turn_away(waiting);
+            return late.into_iter().chain([waiting]).for_each(|waiting| self.turn_away(waiting));
         }
         let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_front() } else { None };
         queues.serve.push_back(waiting);
@@ -322,9 +330,7 @@ impl Pool {
             0
         };
         drop(queues);
-        if let Some(evicted) = evicted {
-            self.turn_away(evicted);
-        }
+        evicted.into_iter().chain(late).for_each(|waiting| self.turn_away(waiting));
         self.start_or_notify(needs_thread.then_some(number), class);
     }
 
@@ -414,8 +420,9 @@ impl Pool {
                 Some(waiting) if waiting.work.is_wanted() => {
                     let delay = waiting.since.elapsed();
                     self.note_delay(delay);
-                    let is_late =
-                        class != Class::Urgent && queues.codel.leaves(self.micros(), delay.as_micros() as u64);
+                    let micros = |delay: Duration| delay.as_micros() as u64;
+                    let oldest = queues.serve.front().map_or(0, |oldest| micros(oldest.since.elapsed()));
+                    let is_late = class != Class::Urgent && queues.codel.leaves(self.micros(), micros(delay), oldest);
                     self.is_standing.store(queues.codel.is_standing(), Relaxed);
                     if is_late && waiting.class != Class::Essential {
                         drop(queues);
@@ -450,11 +457,8 @@ impl Pool {
     /// The next job: the oldest, or in a bad queue the newest, of those whose folder may have another helper. While the newest go
     /// first, the oldest that has waited too long comes before them, to be refused: its client should know.
     fn choose(&self, queues: &mut Queues) -> Option<Waiting> {
-        let waits_too_long = |waiting: &Waiting| {
-            waiting.class != Class::Essential && queues.codel.is_late(waiting.since.elapsed().as_micros() as u64)
-        };
-        if queues.serve.front().is_some_and(waits_too_long) {
-            return queues.serve.pop_front();
+        if let Some(late) = Self::late(queues) {
+            return Some(late);
         }
         let is_bad = queues.codel.is_standing() || queues.serve.len() * 2 >= self.bound;
         if self.stuck().next().is_none() {
@@ -463,6 +467,13 @@ impl Pool {
         let mut lives = queues.serve.iter().map(|waiting| !self.is_dead(waiting.folder));
         let place = if is_bad { lives.rposition(|lives| lives) } else { lives.position(|lives| lives) };
         place.and_then(|place| queues.serve.remove(place))
+    }
+
+    /// The oldest, if it has waited too long.
+    fn late(queues: &mut Queues) -> Option<Waiting> {
+        let oldest = queues.serve.front().filter(|oldest| oldest.class != Class::Essential)?;
+        let is_late = queues.codel.is_late(oldest.since.elapsed().as_micros() as u64);
+        if is_late { queues.serve.pop_front() } else { None }
     }
 
     /// Called under the queues' lock, so load and store suffice.

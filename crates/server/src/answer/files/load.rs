@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use amped_runtime::disk::{FileKind, Held, Root, Stamp, read_at, read_now, stamp};
+use amped_runtime::disk::{FileKind, Held, Root, Stamp, read_at, read_now, read_resident, stamp};
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
 
@@ -21,8 +21,13 @@ use crate::route::RouteId;
 /// Whether a reading may wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Only what is in memory: on the loop.
+    /// Only what is in memory: on the loop. What is not, the kernel begins to read.
     NoWait,
+    /// Likewise, but the kernel begins nothing: while the disk has work. Where it does not tell what it has, `or_try` decides.
+    Resident {
+        /// Whether to try without knowing.
+        or_try: bool,
+    },
     /// Whatever it takes: in a helper.
     Wait,
 }
@@ -129,7 +134,7 @@ impl Target<'_> {
             match self.attempt(manner, known) {
                 Ok(Some(loaded)) => return Some(loaded),
                 Ok(None) => {}
-                Err(error) if manner.reading == Reading::NoWait && may_pass(&error, known) => return None,
+                Err(error) if manner.reading != Reading::Wait && may_pass(&error, known) => return None,
                 Err(error) => return Some(refusal(&error, known)),
             }
         }
@@ -178,7 +183,7 @@ impl Target<'_> {
 
     fn open(&self, reading: Reading, path: &[u8]) -> io::Result<File> {
         match reading {
-            Reading::NoWait => self.root.open_now(path),
+            Reading::NoWait | Reading::Resident { .. } => self.root.open_now(path),
             Reading::Wait => self.root.open_file(path),
         }
     }
@@ -242,10 +247,11 @@ impl Target<'_> {
     fn read_body(&self, reading: Reading, file: &File, memory: &mut [u8]) -> io::Result<bool> {
         let read = match reading {
             Reading::NoWait => read_now(self.root.mount(), file, memory, 0)?,
+            Reading::Resident { or_try } => read_resident(self.root.mount(), file, memory, 0, or_try)?,
             Reading::Wait => read_at(file, memory, 0)?,
         };
         // A short no-wait read means that the rest is on the disk; some kernels even say 0 (Linux 5.9, 5.10).
-        if read < memory.len() && reading == Reading::NoWait {
+        if read < memory.len() && reading != Reading::Wait {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(read == memory.len())
