@@ -11,14 +11,17 @@
 //! alarm      a wait that is exact to microseconds                meter     how long turns take
 //! descriptors  their table has its final size from the start
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
+//! channel    messages and descriptors between processes          stack     what a stuck thread is doing
 //! confine    rights that are given up before serving
 //! ```
 
+pub mod channel;
 pub mod confine;
 pub mod disk;
 pub mod driver;
 pub mod net;
 pub mod process;
+pub mod stack;
 
 mod alarm;
 mod buffer;

@@ -21,6 +21,8 @@ mod inversion;
 mod overload;
 #[path = "../../../bench/lab/pipelining.rs"]
 mod pipelining;
+#[path = "../../../bench/lab/restarts.rs"]
+mod restarts;
 #[path = "../../../bench/lab/slow.rs"]
 mod slow;
 #[path = "../../../bench/lab/store.rs"]
@@ -62,6 +64,7 @@ const EXPERIMENTS: &[(&str, Experiment)] = &[
     ("calls", calls::run),
     ("overload", overload::run),
     ("slow", slow::run),
+    ("restarts", restarts::run),
 ];
 
 /// Runs the experiments named, or all.
@@ -140,6 +143,7 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   calls       system calls per request, by driver
   overload    more is asked for than can be done: from memory, by new connections, from the disk
   slow        10,000 slow clients of each kind, and a normal one beside them
+  restarts    reloads, upgrades and kill -9 while somebody asks
 
   --quick        shorter points, all within a quarter of an hour
   --no-install   say what is missing instead of installing it

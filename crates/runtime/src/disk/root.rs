@@ -32,6 +32,7 @@ pub struct Root {
     symlinks: Symlinks,
     mount: Mount,
     device: u64,
+    inode: u64,
     /// openat2(2) is not to be had (Linux before 5.6, some sandboxes): paths are walked, and no link is followed.
     walks: bool,
 }
@@ -80,8 +81,8 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let mount = Mount::of(&directory);
-        let device = rustix::fs::fstat(&directory)?.st_dev;
-        let mut root = Self { directory, symlinks, mount, device, walks: false };
+        let (device, inode) = rustix::fs::fstat(&directory).map(|stat| (stat.st_dev, stat.st_ino))?;
+        let mut root = Self { directory, symlinks, mount, device, inode, walks: false };
         if root.resolve(b".", ResolveFlags::empty()).is_err_and(|error| is_unsupported(&error)) {
             root.walks = true;
             root.mount.refuse();
@@ -92,6 +93,11 @@ impl Root {
     /// The mount that holds the folder.
     pub fn mount(&self) -> &Mount {
         &self.mount
+    }
+
+    /// Device and inode of the folder: another folder may have taken its path.
+    pub fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
     }
 
     /// Where a file that was opened beneath this root lies.
