@@ -14,5 +14,5 @@ mod root;
 pub use held::Held;
 pub use helpers::{Class, Helpers, Job, Refused, Stats};
 pub use mount::{Ability, Mount};
-pub use now::{is_warm, read_now, read_resident, warm};
+pub use now::{is_resident, is_warm, read_now, read_resident, warm};
 pub use root::{FileKind, Place, Root, Stamp, Symlinks, read_at, stamp};

@@ -63,8 +63,9 @@ pub fn is_warm(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
     }
 }
 
-/// Whether the page cache has it all, be it still being read; `None` when the kernel does not tell.
-fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
+/// Whether the page cache has it all, be it still being read (cachestat(2)); `None` when the kernel does not tell: before Linux
+/// 6.5, and of another user's file.
+pub fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
     let range = [offset, length as u64];
     let mut stat = CacheStat::default();
     // SAFETY: both pointers lead to memory of the size that the call expects, and no flags are defined.
