@@ -2,44 +2,44 @@
 //! upgraded and the server process killed, again and again. Nobody may be refused; and but for what a killed process was answering,
 //! nobody may fail.
 
-use std::fs;
 use std::io::{Error, Result};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use super::Lab;
 use super::figure::Figure;
 use super::measure::Answers;
 use super::plot::{Axis, Line, Plot};
+use super::supervised::{Size, Supervised};
 use crate::bench::client::Client;
 use crate::bench::corpus;
 use crate::bench::report::{median, millis};
-use crate::bench::server::Running;
 
 /// Runs it.
 ///
 /// # Errors
 /// The server did not start, refused a reload or an upgrade, or did not come back.
 pub fn run(lab: &Lab) -> Result<Figure> {
-    let server = Supervised::start(lab)?;
+    let root = corpus::plain()?;
+    let server =
+        Supervised::start(lab, "lab-restarts", Box::new(move |_, port, round| configuration(&root, port, round)))?;
     let mut notes = Vec::new();
-    let quiet = server.bother(lab, lab.pick(3, 10), |_| {
+    let quiet = bother(&server, lab, lab.pick(3, 10), |_| {
         sleep(Duration::from_secs(1));
         Ok(Duration::ZERO)
     })?;
     let (reloads, upgrades, kills) = (lab.pick(100, 1000), lab.pick(5, 20), lab.pick(3, 20));
     let (mut early, mut late) = (None, None);
-    let reloaded = server.bother(lab, reloads, |round| {
+    let reloaded = bother(&server, lab, reloads, |round| {
         // Not from the first on: memory that is needed once is needed.
         if round == reloads / 10 {
             early = Some(server.size()?);
         }
         sleep(Duration::from_millis(10));
-        let taken = server.reload(round)?;
+        let taken = reload(&server, round)?;
         if round + 1 == reloads {
             late = Some(server.size()?);
         }
@@ -49,16 +49,16 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         notes.push(format!("the server process, after a tenth of the reloads: {early}; after all: {late}"));
     }
     let before = Size::of(server.running.pid())?;
-    let upgraded = server.bother(lab, upgrades, |_| {
+    let upgraded = bother(&server, lab, upgrades, |_| {
         sleep(Duration::from_secs(1));
         timed(|| server.tell("upgrade").map(drop))
     })?;
     let after = Size::of(server.running.pid())?;
     notes.push(format!("the supervisor, before the upgrades: {before}; after: {after}"));
-    let killed = server.bother(lab, kills, |_| {
+    let killed = bother(&server, lab, kills, |_| {
         // After ten seconds of service a crash is the first one again, and is not waited for.
         sleep(Duration::from_secs(11));
-        server.kill()
+        kill(&server)
     })?;
     notes.push(
         "reload, upgrade: until the command has returned. kill -9: until somebody who connects just then is answered"
@@ -117,14 +117,6 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     })
 }
 
-/// A server with its supervisor.
-struct Supervised {
-    amped: PathBuf,
-    running: Running,
-    folder: PathBuf,
-    root: PathBuf,
-}
-
 /// Something that happened again and again, and what the load had of it.
 struct Phase {
     /// In milliseconds.
@@ -132,82 +124,43 @@ struct Phase {
     answers: Answers,
 }
 
-/// What a process has.
-struct Size {
-    kilobytes: u64,
-    descriptors: usize,
+/// Lets it happen so many times under load.
+fn bother(
+    server: &Supervised,
+    lab: &Lab,
+    times: usize,
+    mut happen: impl FnMut(usize) -> Result<Duration>,
+) -> Result<Phase> {
+    let url = server.running.url("/1k.html");
+    let load = lab.start_load(&format!("{url} -c {CONNECTIONS} --rate {RATE} --warm-up 500ms -d 1h"))?;
+    sleep(Duration::from_millis(1500));
+    let taken: Result<Vec<Duration>> = (0..times).map(&mut happen).collect();
+    sleep(Duration::from_secs(1));
+    let answers = load.interrupt()?;
+    Ok(Phase { times: taken?.iter().map(|taken| taken.as_secs_f64() * 1e3).collect(), answers })
 }
 
-impl Supervised {
-    fn start(lab: &Lab) -> Result<Self> {
-        let root = corpus::plain()?;
-        let mut folder = PathBuf::new();
-        let running = Running::launch("lab-restarts", None, |run, port| {
-            folder = run.into();
-            fs::write(run.join("amped.toml"), configuration(&root, port, 0))?;
-            let mut command = Command::new(&lab.amped);
-            command.arg("run").arg("-c").arg(run.join("amped.toml")).arg("--pid-file").arg(run.join("amped.pid"));
-            Ok(command)
-        })?;
-        Ok(Self { amped: lab.amped.clone(), running, folder, root })
-    }
+fn reload(server: &Supervised, round: usize) -> Result<Duration> {
+    let taken = timed(|| server.reload(round))?;
+    server.running.expect("/round", 1 + round as u64)?;
+    Ok(taken)
+}
 
-    /// Lets it happen so many times under load.
-    fn bother(&self, lab: &Lab, times: usize, mut happen: impl FnMut(usize) -> Result<Duration>) -> Result<Phase> {
-        let url = self.running.url("/1k.html");
-        let load = lab.start_load(&format!("{url} -c {CONNECTIONS} --rate {RATE} --warm-up 500ms -d 1h"))?;
-        sleep(Duration::from_millis(1500));
-        let taken: Result<Vec<Duration>> = (0..times).map(&mut happen).collect();
-        sleep(Duration::from_secs(1));
-        let answers = load.interrupt()?;
-        Ok(Phase { times: taken?.iter().map(|taken| taken.as_secs_f64() * 1e3).collect(), answers })
-    }
-
-    /// `amped WORD`, and what it prints.
-    fn tell(&self, word: &str) -> Result<String> {
-        let output =
-            Command::new(&self.amped).arg(word).arg("--pid-file").arg(self.folder.join("amped.pid")).output()?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        Err(Error::other(format!("amped {word}: {}", String::from_utf8_lossy(&output.stderr).trim())))
-    }
-
-    fn reload(&self, round: usize) -> Result<Duration> {
-        fs::write(self.folder.join("amped.toml"), configuration(&self.root, self.running.port, round))?;
-        let taken = timed(|| self.tell("reload").map(drop))?;
-        self.running.expect("/round", 1 + round as u64)?;
-        Ok(taken)
-    }
-
-    fn kill(&self) -> Result<Duration> {
-        let victim = self.server()?;
-        timed(|| {
-            kill_process(victim, Signal::KILL)?;
-            let start = Instant::now();
-            while !Client::connect(self.running.port)
-                .and_then(|mut client| client.get("/1k.html"))
-                .is_ok_and(|answer| answer.status == 200)
-            {
-                if start.elapsed() > Duration::from_secs(10) {
-                    return Err(Error::other("nobody has answered for 10 s"));
-                }
+fn kill(server: &Supervised) -> Result<Duration> {
+    let victim = server.server()?;
+    timed(|| {
+        kill_process(victim, Signal::KILL)?;
+        let start = Instant::now();
+        while !Client::connect(server.running.port)
+            .and_then(|mut client| client.get("/1k.html"))
+            .is_ok_and(|answer| answer.status == 200)
+        {
+            if start.elapsed() > Duration::from_secs(10) {
+                return Err(Error::other("nobody has answered for 10 s"));
             }
-            Ok(())
-        })
-    }
-
-    /// The process that serves.
-    fn server(&self) -> Result<Pid> {
-        let status = self.tell("status")?;
-        let ready = status.lines().find_map(|line| line.strip_prefix("server ")?.split_once(": ready"));
-        let pid = ready.and_then(|(pid, _)| Pid::from_raw(pid.parse().ok()?));
-        pid.ok_or_else(|| Error::other(format!("nobody serves: {status}")))
-    }
-
-    fn size(&self) -> Result<Size> {
-        Size::of(self.server()?.as_raw_pid() as u32)
-    }
+        }
+        Ok(())
+    })
 }
 
 impl Phase {
@@ -241,21 +194,6 @@ impl Phase {
             millis(answers.latency_ms("p99")),
             millis(answers.latency_ms("max")),
         ]
-    }
-}
-
-impl Size {
-    fn of(pid: u32) -> Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let resident =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
-        Ok(Self { kilobytes: resident.unwrap_or(0), descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() })
-    }
-}
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} KB resident, {} descriptors", self.kilobytes, self.descriptors)
     }
 }
 
