@@ -15,6 +15,7 @@ on_every_driver!(
     a_download_survives_a_pause_of_the_disk,
     a_client_that_leaves_a_hung_download_is_no_trouble,
     what_was_warm_may_be_gone,
+    memory_may_be_taken_away_in_the_middle_of_a_window,
 );
 on_every_thread!(a_full_cache_still_serves);
 on_every_loop!(
@@ -348,6 +349,23 @@ fn what_was_warm_may_be_gone(driver: Driver) {
     expect_quick(&server, &[("/", b"hi\n")]);
     disk.recover();
     assert!(reader.join().expect("it reads to the end") == large);
+}
+
+fn memory_may_be_taken_away_in_the_middle_of_a_window(driver: Driver) {
+    let folder = Folder::usual();
+    let large = pattern(4, 6 << 20);
+    folder.put("large", &large);
+    let server = Server::serve(driver, folder.path());
+    let mut client = server.connect_slowly();
+    client.send(get("/large"));
+    client.try_head().expect("a head");
+    let mut body = client.unread();
+    while body.len() < large.len() {
+        folder.evict("large");
+        body.extend(client.read_once(64 * 1024).expect("the download goes on"));
+    }
+    assert!(body == large, "{driver:?}");
+    assert_eq!(server.number("/counters/broken_transfers"), 0);
 }
 
 fn one_job_answers_all_who_ask(driver: Driver) {

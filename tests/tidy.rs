@@ -218,7 +218,8 @@ fn top() -> PathBuf {
 /// The rooms of crates/server from top to bottom: imports point down, and not sideways.
 const ROOMS: &[&[&str]] = &[
     &["cli"],
-    &["supervise", "prefork"],
+    &["supervise"],
+    &["prefork"],
     &["worker"],
     &["listen"],
     &["converse"],

@@ -17,11 +17,12 @@ mod client;
 mod folder;
 mod server;
 pub mod stall;
+pub mod supervised;
 
 pub use browser::Browser;
 pub use client::{Answer, Client, get};
 pub use folder::{Folder, pattern};
-pub use server::{Driver, Server, binary, binary_as_nobody, is_root};
+pub use server::{Driver, Server, binary, binary_as_nobody, copy_of_binary, is_root};
 
 use std::time::{Duration, Instant};
 

@@ -126,6 +126,8 @@ impl Server {
             fs::write(&file, format!("admin = \"{admin}\"\n{how}")).expect("own folder");
             command.arg("run").arg("-c").arg(file);
         }
+        // What is looked at in /proc is the process that was started; tests/supervise.rs has one with a supervisor.
+        command.arg("--no-supervisor");
         let mut server = Self::spawn(command, folder);
         server.wait_until_ready();
         let line = server.startup_line();
@@ -343,17 +345,21 @@ fn binary_beside() -> PathBuf {
     path
 }
 
-/// A command that runs a copy of the binary in `place` as nobody, who may not enter the folder of the original. Another process
-/// writes the copy: were the descriptor ours, a child that another test starts meanwhile would hold it for a moment, and
-/// a file that is open for writing cannot be run (execve(2), ETXTBSY).
+/// A command that runs a copy of the binary in `place` as nobody, who may not enter the folder of the original.
 pub fn binary_as_nobody(place: &Path) -> Command {
     fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("own folder");
+    let mut command = Command::new(copy_of_binary(place));
+    command.uid(65534).gid(65534);
+    command
+}
+
+/// A copy of the binary in `place`. Another process writes it: were the descriptor ours, a child that another test starts
+/// meanwhile would hold it for a moment, and a file that is open for writing cannot be run (execve(2), ETXTBSY).
+pub fn copy_of_binary(place: &Path) -> PathBuf {
     let copy = place.join("amped");
     let copied = Command::new("cp").arg(binary().get_program()).arg(&copy).status().expect("cp starts");
     assert!(copied.success(), "no room for the binary in {}", place.display());
-    let mut command = Command::new(copy);
-    command.uid(65534).gid(65534);
-    command
+    copy
 }
 
 /// Whether the tests run with all rights, which some of them give up and some need.

@@ -173,7 +173,7 @@ impl Crowd {
             }
             world.note("drain", 0, 0);
             self.model.is_stopped = true;
-            shared.seats[0].drain();
+            shared.seats[0].drain(false);
         }
         for at in 0..self.clients.len() {
             if self.clients[at].has_waited(now) > self.patience {

@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use amped::answer::error_page::ErrorPages;
 use amped::answer::files::{Roots, Shelf};
 use amped::overload::Clients;
 use amped::route::Router;
-use amped::worker::{self, Shared};
+use amped::worker::{self, Served, Shared};
 use amped_runtime::disk::Helpers;
 use amped_runtime::driver::Kind;
 use amped_runtime::sim::{self, World};
@@ -64,11 +64,16 @@ pub fn run(seed: u64, tells: bool) -> Outcome {
 }
 
 fn shared(plan: &Arc<amped::config::plan::Plan>) -> Arc<Shared> {
-    Arc::new(Shared {
+    let served = Served {
+        plan: Arc::clone(plan),
         router: Arc::new(Router::new(plan)),
-        roots: Arc::new(Roots::open(plan).expect("the world has a folder")),
-        shelf: Arc::new(Shelf::new(plan.cache_bytes)),
+        roots: Arc::new(Roots::open(plan, None).expect("the world has a folder")),
         error_pages: Arc::new(ErrorPages::load(plan).expect("no page is asked for")),
+    };
+    Arc::new(Shared {
+        served: Mutex::new(Arc::new(served)),
+        changes: vec![Mutex::default()],
+        shelf: Arc::new(Shelf::new(plan.cache_bytes)),
         helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
         seats: Arc::new([Arc::default()]),
         log: None,

@@ -11,8 +11,8 @@
 //! alarm      a wait that is exact to microseconds                meter     how long turns take
 //! descriptors  their table has its final size from the start
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
-//! sim        a world in place of the kernel, for tests (feature `sim`)
-//! confine    rights that are given up before serving
+//! channel    messages and descriptors between processes          stack     what a stuck thread is doing
+//! confine    rights that are given up before serving              sim       a world in place of the kernel (feature `sim`)
 //! ```
 
 /// Ends the function it stands in with what this thread's simulation says, if the thread is in one. Without the feature `sim`
@@ -26,6 +26,7 @@ macro_rules! simulated {
     };
 }
 
+pub mod channel;
 pub mod confine;
 pub mod disk;
 pub mod driver;
@@ -33,6 +34,7 @@ pub mod net;
 pub mod process;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod stack;
 
 mod alarm;
 mod buffer;

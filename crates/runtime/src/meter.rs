@@ -7,7 +7,7 @@
 //! machine). Only the first two are the server's doing, so the longest turn says how much of it the processor worked for it.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,9 @@ pub struct Meter {
     used: [AtomicU64; 3],
     used_read_us: AtomicU64,
     overflows: AtomicU64,
+    /// Twice the count of turns, and one more while a turn is under way; and whose they are.
+    pulse: AtomicU64,
+    thread: AtomicI32,
 }
 
 /// The longest turn so far.
@@ -65,6 +68,8 @@ impl Default for Meter {
             used: used().map(AtomicU64::new),
             used_read_us: AtomicU64::default(),
             overflows: AtomicU64::default(),
+            pulse: AtomicU64::default(),
+            thread: AtomicI32::default(),
         }
     }
 }
@@ -80,6 +85,28 @@ impl Meter {
             *self.step.lock().unwrap_or_else(PoisonError::into_inner) = name;
         }
         result
+    }
+
+    /// A turn ends, or begins.
+    pub(crate) fn beat(&self) {
+        self.pulse.store(self.pulse.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Whose turns they are; the loop's first turn is under way from here.
+    pub(crate) fn belongs_here(&self) {
+        self.thread.store(crate::stack::thread(), Relaxed);
+        self.beat();
+    }
+
+    /// The turn that is under way, by its count; `None` while the loop waits. For whoever looks whether it ever ends.
+    pub fn turn(&self) -> Option<u64> {
+        let pulse = self.pulse.load(Relaxed);
+        (pulse % 2 == 1).then_some(pulse / 2)
+    }
+
+    /// The kernel's number of the loop's thread; 0 before it runs.
+    pub fn thread(&self) -> i32 {
+        self.thread.load(Relaxed)
     }
 
     pub(crate) fn turn_began(&self, now: Instant) {
@@ -211,5 +238,12 @@ mod tests {
         assert_eq!(meter.turns(), 2);
         assert!(meter.lag() < Duration::from_millis(1), "the shorter of the two");
         assert_eq!(meter.lag(), Duration::ZERO);
+        assert_eq!((meter.turn(), meter.thread()), (None, 0));
+        meter.belongs_here();
+        assert_eq!((meter.turn(), meter.thread()), (Some(0), crate::stack::thread()));
+        meter.beat();
+        assert_eq!(meter.turn(), None);
+        meter.beat();
+        assert_eq!(meter.turn(), Some(1));
     }
 }

@@ -1,10 +1,12 @@
-//! Processes: fork while there is one thread, signals to children, what became of them.
+//! Processes: children forked or executed, signals to them, what became of them, descriptors they were born with.
 //!
-//! For a parent that has no loop and starts no thread: fork(2) copies the calling thread alone, and whatever lock another one
+//! `fork` is for a parent that has no loop and starts no thread: fork(2) copies the calling thread alone, and whatever lock another one
 //! held would stay locked in the child for ever (pthread_atfork(3) tells why nothing helps). So `fork` counts the threads first.
 
+use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -46,7 +48,108 @@ pub fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// In a way that waitpid(2) does not know.
+    Unknown,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(formatter, "exit code {code}"),
+            Self::Signal(signal) => write!(formatter, "signal {signal}"),
+            Self::Unknown => formatter.write_str("unknown"),
+        }
+    }
+}
+
+/// Executes a program as a child.
+///
+/// # Errors
+/// ENOENT, EACCES and whatever else execve(2) says.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    // Whoever drops the library's handle lets the process run on; it is reaped by number.
+    let child = command.spawn()?;
+    Ok(Child(Pid::from_child(&child)))
+}
+
+/// Has this process told by a signal when its parent ends. The signal comes at once if the parent has ended already.
+///
+/// # Errors
+/// None expected.
+pub fn outlive_no_parent(signal: Signal) -> io::Result<()> {
+    let parent = rustix::process::getppid();
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
+    if rustix::process::getppid() != parent {
+        kill_process(rustix::process::getpid(), signal)?;
+    }
+    Ok(())
+}
+
+/// Names this thread, and with it the process if it is the first: what ps(1) and top(1) show.
+pub fn set_name(name: &std::ffi::CStr) {
+    // A name that does not fit is cut off; nothing else can go wrong.
+    let _ = rustix::thread::set_name(name);
+}
+
+/// Locks a file for this process and its children, until the last of them has closed it; false when another has it (flock(2)).
+///
+/// # Errors
+/// ENOLCK, and file systems that cannot.
+pub fn lock(file: &std::fs::File) -> io::Result<bool> {
+    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// CLOCK_MONOTONIC, which has the same beginning for all processes of a machine.
+pub fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// Keeps this thread's signals waiting, or lets them come: a process that executes another program loses its handlers, but not
+/// what waits (execve(2)).
+pub fn hold_signals(hold: bool) {
+    // SAFETY: the set is made before it is used and belongs to this call; only this thread's mask changes.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        libc::pthread_sigmask(if hold { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK }, &set, std::ptr::null_mut());
+    }
+}
+
+/// The descriptors `first` to `first + count - 1`, which whoever started this process left for it; those that are not open are
+/// left out. They are closed on exec from now on.
+pub fn inherited(first: RawFd, count: usize) -> Vec<OwnedFd> {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Relaxed) {
+        return Vec::new();
+    }
+    let wanted = (first.max(3)..).take(count);
+    let is_open = |fd: &RawFd| {
+        // SAFETY: no pointers involved, and a number that is not open is an error.
+        unsafe { libc::fcntl(*fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0 }
+    };
+    // SAFETY: they are open, they were there before this process began (sd_listen_fds(3)), and they are taken once.
+    wanted.filter(is_open).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+}
+
 impl Child {
+    /// The child with this number, which this process started before it executed itself anew; `None` for an impossible one.
+    pub fn known(id: i32) -> Option<Self> {
+        Pid::from_raw(id.max(0)).map(Self)
+    }
+
     /// Its number.
     pub fn id(&self) -> i32 {
         self.0.as_raw_pid()
@@ -58,13 +161,13 @@ impl Child {
     }
 }
 
-/// A child that has ended, and how in words; `None` when none has. Must not be called where others wait for their children.
-pub fn reap() -> Option<(i32, String)> {
+/// A child that has ended, and how; `None` when none has. Must not be called where others wait for their children.
+pub fn reap() -> Option<(i32, End)> {
     let (pid, status) = waitpid(None, WaitOptions::NOHANG).ok()??;
     let how = match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (_, Some(signal)) => format!("signal {signal}"),
-        _ => "unknown".to_owned(),
+        (Some(code), _) => End::Code(code),
+        (_, Some(signal)) => End::Signal(signal),
+        _ => End::Unknown,
     };
     Some((pid.as_raw_pid(), how))
 }
@@ -73,13 +176,13 @@ pub fn reap() -> Option<(i32, String)> {
 ///
 /// # Errors
 /// ENOMEM; nothing else is expected.
-pub fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], limit: Option<Duration>) -> io::Result<[bool; N]> {
-    let mut entries = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+pub fn readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<Vec<bool>> {
+    let mut entries: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let limit =
         limit.map(|limit| Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) });
     match poll(&mut entries, limit.as_ref()) {
-        Ok(_) => Ok(entries.map(|entry| !entry.revents().is_empty())),
-        Err(rustix::io::Errno::INTR) => Ok([false; N]),
+        Ok(_) => Ok(entries.iter().map(|entry| !entry.revents().is_empty()).collect()),
+        Err(rustix::io::Errno::INTR) => Ok(vec![false; fds.len()]),
         Err(error) => Err(error.into()),
     }
 }

@@ -67,6 +67,7 @@ impl Runtime {
         let slot = Rc::clone(&outcome);
         self.spawn_vital(async move { *slot.borrow_mut() = Some(main.await) });
         self.listen_to_inbox();
+        self.meter.belongs_here();
         let result = loop {
             self.run_ready();
             // Before the wait: nothing may come any more that would end it.
@@ -162,7 +163,9 @@ impl Runtime {
     fn wait(&self) -> io::Result<()> {
         // Tasks woken meanwhile get another turn, but events are looked at in between, without waiting.
         let limit = executor::has_ready().then_some(Duration::ZERO);
+        self.meter.beat();
         self.driver().wait(limit)?;
+        self.meter.beat();
         if self.kind == driver::Kind::Sigio {
             self.meter.overflowed(self.driver().overflows());
         }

@@ -1,6 +1,6 @@
 //! amped: a web server that never waits on the disk.
 //!
-//! Imports point down only: `cli`, `config`, `prefork`, `worker`, `listen`, `converse`, then `route`, `answer` and `overload`, which stand on the
+//! Imports point down only: `cli`, `config`, `supervise`, `prefork`, `worker`, `listen`, `converse`, then `route`, `answer` and `overload`, which stand on the
 //! crates amped-runtime (system calls) and amped-wire (protocols). `config` and `observe` may be imported by all.
 #![forbid(unsafe_code)]
 
@@ -13,4 +13,5 @@ pub mod observe;
 pub mod overload;
 pub mod prefork;
 pub mod route;
+pub mod supervise;
 pub mod worker;

@@ -4,7 +4,7 @@
 //! own processor time. bench/README.md says how to read a table.
 
 pub mod cgroup;
-mod client;
+pub mod client;
 mod cold;
 pub mod corpus;
 mod idle;

@@ -72,7 +72,7 @@ impl Subject {
                 );
                 fs::write(&config, text)?;
                 let mut command = Command::new(&lab.amped);
-                command.arg("run").arg("-c").arg(config);
+                command.arg("run").arg("--no-supervisor").arg("-c").arg(config);
                 Ok(command)
             }
         })

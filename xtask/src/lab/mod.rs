@@ -5,6 +5,7 @@
 mod figure;
 mod measure;
 mod plot;
+mod supervised;
 
 // The experiments, where somebody who reads about the bench looks for them.
 #[path = "../../../bench/lab/c10k.rs"]
@@ -21,8 +22,12 @@ mod inversion;
 mod overload;
 #[path = "../../../bench/lab/pipelining.rs"]
 mod pipelining;
+#[path = "../../../bench/lab/restarts.rs"]
+mod restarts;
 #[path = "../../../bench/lab/slow.rs"]
 mod slow;
+#[path = "../../../bench/lab/soak.rs"]
+mod soak;
 #[path = "../../../bench/lab/store.rs"]
 mod store;
 
@@ -62,6 +67,8 @@ const EXPERIMENTS: &[(&str, Experiment)] = &[
     ("calls", calls::run),
     ("overload", overload::run),
     ("slow", slow::run),
+    ("restarts", restarts::run),
+    ("soak", soak::run),
 ];
 
 /// Runs the experiments named, or all.
@@ -140,6 +147,8 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   calls       system calls per request, by driver
   overload    more is asked for than can be done: from memory, by new connections, from the disk
   slow        10,000 slow clients of each kind, and a normal one beside them
+  restarts    reloads, upgrades and kill -9 while somebody asks
+  soak        twenty minutes of everything at once: is memory flat, does anything fail?
 
   --quick        shorter points, all within a quarter of an hour
   --no-install   say what is missing instead of installing it

@@ -98,12 +98,13 @@ impl Codel {
     }
 
     fn interval(&self) -> u64 {
-        (self.target * 5).max(LEAST_INTERVAL)
+        (self.target * 5).min(USUAL_INTERVAL).max(self.target * 2).max(LEAST_INTERVAL)
     }
 }
 
-/// Long enough to tell a burst from a standing queue.
+/// Long enough to tell a burst from a standing queue, and no longer than that takes to be noticed.
 const LEAST_INTERVAL: u64 = 100_000;
+const USUAL_INTERVAL: u64 = 1_000_000;
 /// A second, with the usual target.
 const WARY_INTERVALS: u32 = 10;
 /// A few may always wait: a queue that is empty when a helper is free would waste the disk.

@@ -17,6 +17,6 @@ pub use helpers::{Class, Helpers, Job, Refused, Stats};
 #[cfg(feature = "sim")]
 pub(crate) use helpers::{Pool, Waiting};
 pub use mount::{Ability, Mount};
-pub use now::{is_warm, read_now, read_resident, warm};
+pub use now::{is_resident, is_warm, read_now, read_resident, warm};
 pub use pause::pause;
 pub use root::{FileKind, Place, Root, Stamp, Symlinks, read_at, stamp};

@@ -64,8 +64,9 @@ pub fn is_warm(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
     }
 }
 
-/// Whether the page cache has it all, be it still being read; `None` when the kernel does not tell.
-fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
+/// Whether the page cache has it all, be it still being read (cachestat(2)); `None` when the kernel does not tell: before Linux
+/// 6.5, and of another user's file.
+pub fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
     simulated!(|world| Some(world.is_resident(file.as_raw_fd(), offset, length)));
     let range = [offset, length as u64];
     let mut stat = CacheStat::default();

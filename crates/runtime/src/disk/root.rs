@@ -32,6 +32,7 @@ pub struct Root {
     symlinks: Symlinks,
     mount: Mount,
     device: u64,
+    inode: u64,
     /// openat2(2) is not to be had (Linux before 5.6, some sandboxes): paths are walked, and no link is followed.
     walks: bool,
 }
@@ -81,8 +82,8 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let mount = Mount::of(&directory);
-        let device = rustix::fs::fstat(&directory)?.st_dev;
-        let mut root = Self { directory, symlinks, mount, device, walks: false };
+        let (device, inode) = rustix::fs::fstat(&directory).map(|stat| (stat.st_dev, stat.st_ino))?;
+        let mut root = Self { directory, symlinks, mount, device, inode, walks: false };
         if root.resolve(b".", ResolveFlags::empty()).is_err_and(|error| is_unsupported(&error)) {
             root.walks = true;
             root.mount.refuse();
@@ -93,12 +94,17 @@ impl Root {
     #[cfg(feature = "sim")]
     fn simulated(world: &mut crate::sim::World, symlinks: Symlinks) -> io::Result<Self> {
         let mount = Mount::simulated(world.ability());
-        Ok(Self { directory: world.root()?, symlinks, mount, device: 1, walks: false })
+        Ok(Self { directory: world.root()?, symlinks, mount, device: 1, inode: 1, walks: false })
     }
 
     /// The mount that holds the folder.
     pub fn mount(&self) -> &Mount {
         &self.mount
+    }
+
+    /// Device and inode of the folder: another folder may have taken its path.
+    pub fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
     }
 
     /// Where a file that was opened beneath this root lies.

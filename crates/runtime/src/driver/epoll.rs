@@ -38,6 +38,11 @@ impl Epoll {
         self.0.control(operation, fd.as_raw_fd(), token, mask(wanted))
     }
 
+    /// Ends the reports of a descriptor; one that never had any does not mind.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>, token: Token) {
+        let _ = self.0.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), token, 0);
+    }
+
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let reports = self.0.wait(timeout)?;
         events.extend(reports.map(|(token, report)| Event { token, ready: ready(report) }));

@@ -204,6 +204,29 @@ impl Driver {
         self.sources.insert(source)
     }
 
+    /// A listener takes what has come, and no more: `accept` gives that, and then fails with `NotConnected`.
+    pub(crate) fn stop_accepting(&mut self, token: Token) {
+        let Some(source) = self.sources.get_mut(token) else { return };
+        source.flags.set(Flags::LAST);
+        source.wake_reader();
+        self.accept_nothing(token);
+    }
+
+    /// Whether a listener was told to.
+    pub(crate) fn is_stopped(&mut self, token: Token) -> bool {
+        self.sources.get_mut(token).is_some_and(|source| source.flags.has(Flags::LAST))
+    }
+
+    /// Takes what has come to a listener without having been reported.
+    pub(crate) fn look_again(&mut self, token: Token) {
+        let Some(source) = self.sources.get_mut(token) else { return };
+        // Blocking calls are not made unasked; whoever is woken for a connection of theirs looks for itself.
+        if !matches!(self.engine, Engine::Blocking(_)) {
+            source.flags.set(Flags::LOOK);
+        }
+        source.wake_reader();
+    }
+
     /// The owner lets go. The descriptor is closed at once, or after its last completion.
     pub(crate) fn close(&mut self, token: Token) {
         let Some(source) = self.sources.get_mut(token) else { return };
@@ -227,6 +250,12 @@ impl Driver {
 
     pub(crate) fn accept(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
         let source = usable(&mut self.sources, token)?;
+        if source.flags.has(Flags::LOOK) {
+            match crate::net::socket::accept(source.fd.as_fd()) {
+                Ok(connection) => return Poll::Ready(Ok(connection)),
+                Err(_) => source.flags.clear(Flags::LOOK),
+            }
+        }
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.accept(source, token, context),
             Engine::Uring(uring) => uring.accept(source, token, context),

@@ -35,6 +35,9 @@ impl Readiness {
         token: Token,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<OwnedFd>> {
+        if source.flags.has(Flags::LAST) {
+            return Poll::Ready(accept_last(source));
+        }
         self.read_with(source, token, context, |source| socket::accept(source.fd.as_fd()).map(|fd| (fd, true)))
     }
 
@@ -130,6 +133,10 @@ impl Readiness {
 
     /// The descriptor is about to be closed.
     pub(crate) fn forget(&mut self, source: &Source, token: Token) {
+        if let (Selector::Epoll(epoll), true) = (&self.selector, source.flags.has(Flags::LISTENER)) {
+            // Another process may hold the socket too, and then closing it here would not end the reports (epoll(7), Q6).
+            epoll.remove(source.fd.as_fd(), token);
+        }
         self.selector.deregister(source.fd.as_raw_fd(), token);
     }
 
@@ -210,6 +217,14 @@ impl Readiness {
         source.flags.set(interest);
         Ok(())
     }
+}
+
+/// What has come to a listener that is to take no more; `NotConnected` when that is nothing.
+pub(crate) fn accept_last(source: &Source) -> io::Result<OwnedFd> {
+    socket::accept(source.fd.as_fd()).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::NotConnected.into(),
+        _ => error,
+    })
 }
 
 /// One receive of at most `limit` bytes into a pooled chunk, and whether the socket may hold more. After the peer's FIN the answer is always "more",

@@ -63,7 +63,7 @@ impl Selector {
     /// Forgets a descriptor, armed or not. The caller closes it next.
     pub(crate) fn deregister(&mut self, fd: RawFd, token: Token) {
         match self {
-            // The kernel forgets a closed descriptor by itself; ours are never duplicated.
+            // The kernel forgets a closed descriptor by itself; ours are not duplicated, but for listeners: see `readiness`.
             Self::Epoll(_) => {}
             Self::EpollLevel(epoll) => epoll.deregister(token),
             Self::Poll(poll) => poll.deregister(token),

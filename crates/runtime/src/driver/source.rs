@@ -82,9 +82,12 @@ impl Flags {
     pub(crate) const CLOSING: Self = Self(1 << 7);
     /// A listener: what arrives are connections.
     pub(crate) const LISTENER: Self = Self(1 << 8);
-
     /// Nothing is under way: waits for whatever comes next.
     pub(crate) const IDLE: Self = Self(1 << 9);
+    /// A listener that takes what has come and then no more.
+    pub(crate) const LAST: Self = Self(1 << 10);
+    /// A listener whose queue is to be looked at without a report.
+    pub(crate) const LOOK: Self = Self(1 << 11);
 
     pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0

@@ -19,7 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffer_ring::{BufferRing, GROUP, RingChunk};
 use super::operation::{Kind, PROOF, unpack, user_data};
-use super::readiness::recv_now;
+use super::readiness::{accept_last, recv_now};
 use super::sending::Sending;
 use super::slots::{Slots, Token};
 use super::source::{Flags, Source, wait};
@@ -143,7 +143,12 @@ impl Uring {
         if let Some(error) = take_error(source) {
             return Poll::Ready(Err(error));
         }
-        if !source.traffic.armed {
+        if source.flags.has(Flags::LAST) {
+            if !source.traffic.armed {
+                return Poll::Ready(accept_last(source));
+            }
+            self.accept_nothing(source, token);
+        } else if !source.traffic.armed {
             let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
             let accept = opcode::AcceptMulti::new(fd(source)).flags(flags).build();
             self.submit(source, token, Kind::Accept, accept)?;

@@ -98,10 +98,35 @@ impl Listener {
         self.address
     }
 
+    /// Takes what has come by now, and no more. Whoever holds the same socket takes the rest; closed everywhere, it resets them.
+    pub fn stop(&self) {
+        self.runtime.driver().stop_accepting(self.token);
+    }
+
+    /// Whether it was told to take no more than has come.
+    pub fn is_stopped(&self) -> bool {
+        self.runtime.driver().is_stopped(self.token)
+    }
+
+    /// Looks for connections that nobody reported. Of several who wait for one socket the kernel wakes one (io_uring's accept waits
+    /// that way), and does not wake another when that one ends without having looked.
+    pub fn look_again(&self) {
+        self.runtime.driver().look_again(self.token);
+    }
+
+    /// Gives a listening socket that was made elsewhere (socket activation) what `bind` gives its own.
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn adopt(socket: &OwnedFd) -> io::Result<()> {
+        socket::pass_on(socket.as_fd())
+    }
+
     /// The next connection's socket, which may be given to another worker.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOBUFS, ENOMEM: wait and try again; the connection stays queued. Nothing else is expected.
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM: wait and try again; the connection stays queued. `NotConnected` after `stop`, when nothing
+    /// is queued any more.
     pub async fn accept(&self) -> io::Result<OwnedFd> {
         std::future::poll_fn(|context| self.poll_accept(context)).await
     }
@@ -134,6 +159,14 @@ impl Listener {
     /// None expected on a listening TCP socket.
     pub fn let_wait(&self, connections: usize) -> io::Result<()> {
         self.runtime.driver().with_fd(self.token, |fd| socket::let_wait(fd.as_fd(), connections))
+    }
+
+    /// Ends what `let_wait` has said, in whichever process.
+    ///
+    /// # Errors
+    /// None expected on a listening TCP socket.
+    pub fn unlimit(socket: &OwnedFd) -> io::Result<()> {
+        Ok(rustix::net::listen(socket, socket::BACKLOG)?)
     }
 
     /// `accept`, for a task that waits for several things.

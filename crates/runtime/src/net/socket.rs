@@ -94,10 +94,15 @@ pub(crate) fn accept_waiting(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// A listening socket with the options its connections inherit.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let fd = bound(address, true)?;
-    sockopt::set_tcp_nodelay(&fd, true)?;
-    set_queue_ahead(fd.as_fd(), false)?;
+    pass_on(fd.as_fd())?;
     rustix::net::listen(&fd, BACKLOG)?;
     Ok(fd)
+}
+
+/// Options that a listener's connections inherit.
+pub(crate) fn pass_on(fd: BorrowedFd<'_>) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(fd, true)?;
+    set_queue_ahead(fd, false)
 }
 
 /// Whether nobody listens on `address` yet. With SO_REUSEPORT a second server of the same user would bind without a word and

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread;
@@ -92,6 +93,62 @@ async fn a_closed_listener_refuses(runtime: Rc<Runtime>) {
     drop(listener);
     // What waits in the ring is cancelled first, so the port may stay open for a turn.
     until(&runtime, "a closed listener refuses", || TcpStream::connect(address).is_err()).await;
+}
+
+/// The drivers that wait for several listeners at once.
+fn on_every_loop<F: Future<Output = ()> + 'static>(body: fn(Rc<Runtime>) -> F) {
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Blocking).for_each(|kind| on(kind, body));
+}
+
+#[test]
+fn a_stopped_listener_gives_what_has_come() {
+    on_every_loop(|runtime| async move {
+        let listener = listener(&runtime);
+        assert!(poll_once(listener.accept()).await.is_none(), "nobody has connected");
+        let peers: Vec<TcpStream> = (0..5).map(|_| client(&listener)).collect();
+        listener.stop();
+        assert!(listener.is_stopped());
+        for _ in &peers {
+            soon(&runtime, "one that had come", listener.accept()).await.expect("a connection");
+        }
+        let error = soon(&runtime, "the end", listener.accept()).await.expect_err("nobody else has come");
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+    });
+}
+
+/// Another loop waits for the same socket, is told of the connection, and does not come to look.
+#[test]
+fn a_connection_that_another_was_told_of_is_found() {
+    on_every_loop(|runtime| async move {
+        let socket = Listener::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let (same, kind) = (socket.try_clone().expect("a descriptor"), runtime.kind());
+        let ((waits, waiting), (free, freed)) = (channel(), channel::<()>());
+        let stuck = in_thread(move || {
+            run(kind, |runtime| async move {
+                let listener = Listener::new(&runtime, same).expect("a listener");
+                assert!(poll_once(listener.accept()).await.is_none(), "nobody has connected");
+                runtime.sleep(Duration::from_millis(5)).await;
+                waits.send(()).expect("somebody listens");
+                freed.recv().expect("an end");
+            });
+        });
+        waiting.recv().expect("it waits");
+        let listener = Listener::new(&runtime, socket).expect("a listener");
+        assert!(poll_once(listener.accept()).await.is_none(), "nobody has connected");
+        runtime.sleep(Duration::from_millis(5)).await;
+        let _peer = client(&listener);
+        let found = async {
+            loop {
+                listener.look_again();
+                if let Some(socket) = within(&runtime, Duration::from_millis(50), listener.accept()).await {
+                    break socket;
+                }
+            }
+        };
+        soon(&runtime, "the connection", found).await.expect("a connection");
+        free.send(()).expect("it is stuck");
+        soon(&runtime, "the other's end", stuck).await;
+    });
 }
 
 async fn a_connection_is_made(runtime: Rc<Runtime>) {

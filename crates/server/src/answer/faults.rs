@@ -1,7 +1,9 @@
-//! Faults on request, for the tests of what outlives them: a panic, an endless loop, a request that costs a known time.
+//! Faults on request, for the tests of what outlives them: a panic, a crash, an endless loop, a request that costs a known time.
 //!
-//! In debug builds only, and there only when the environment says `AMPED_TEST_FAULTS=1`: a release has no such paths.
+//! In debug builds only, and there only when the environment says `AMPED_TEST_FAULTS=1`: a release has no such paths. With
+//! `AMPED_TEST_FAULTS_AT_START=FOLDER` files in that folder say how a server process fails to start.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use super::reply::{Body, Reply};
 /// - `panic`: panics where the request is looked up;
 /// - `panic-later`: panics while the answer is awaited;
 /// - `panic-sending`: panics where the answer is put together, which is the conversation's own affair;
+/// - `abort`: ends the process;
 /// - `spin`: never returns, and lets nobody else on this loop go on;
 /// - `burn/N…`: keeps the loop busy for N microseconds, then goes on as if nothing had been asked for.
 pub fn strike(path: &[u8]) -> Option<Answer> {
@@ -33,9 +36,8 @@ pub fn strike(path: &[u8]) -> Option<Answer> {
             let body = Body::Shared(Arc::from([]), 0..7);
             return Some(Answer::Ready(Reply { body, ..Reply::own(Status::OK, b"\r\n".to_vec()) }));
         }
-        b"spin" => loop {
-            std::hint::spin_loop();
-        },
+        b"abort" => std::process::abort(),
+        b"spin" => endless_loop(),
         _ => {}
     }
     let digits = fault.strip_prefix(b"burn/")?.split(|byte| *byte == b'/').next()?;
@@ -45,6 +47,25 @@ pub fn strike(path: &[u8]) -> Option<Answer> {
         std::hint::spin_loop();
     }
     None
+}
+
+/// Before a server process does anything: a file `start` ends it, `hang` holds it while it is there.
+pub fn at_start() {
+    let Some(folder) = std::env::var_os("AMPED_TEST_FAULTS_AT_START").map(PathBuf::from) else { return };
+    if folder.join("start").exists() {
+        std::process::exit(3);
+    }
+    while folder.join("hang").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A function of its own, so that a stack has its name.
+#[inline(never)]
+fn endless_loop() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
 }
 
 /// Whether a path is one that costs time: it is admitted like what memory cannot answer.

@@ -4,7 +4,7 @@
 
 pub mod error_page;
 #[cfg(debug_assertions)]
-mod faults;
+pub mod faults;
 pub mod files;
 pub mod redirect;
 pub mod reply;

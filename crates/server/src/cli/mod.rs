@@ -3,12 +3,16 @@
 //! Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
 
 mod check;
+mod control;
 mod run;
 mod serve;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::supervise;
+use crate::supervise::control::Request;
 
 /// A web server that never waits on the disk.
 #[derive(Debug, Parser)]
@@ -26,6 +30,14 @@ enum Command {
     Run(run::Run),
     /// Check a configuration file and say what is wrong with it
     Check(check::Check),
+    /// Have a server that runs read its configuration anew; connections stay
+    Reload(control::Which),
+    /// Have a server that runs execute its binary anew; the old one finishes what it is sending
+    Upgrade(control::Which),
+    /// Have a server that runs finish what it is sending, and wait for its end
+    Stop(control::Which),
+    /// Ask a server that runs how it goes
+    Status(control::Which),
 }
 
 /// How a command ended badly.
@@ -34,6 +46,18 @@ enum Failure {
     Failed(String),
     /// It was not asked for rightly.
     Usage(String),
+    /// Another process has said why.
+    Said(u8),
+}
+
+impl From<supervise::Failure> for Failure {
+    fn from(failure: supervise::Failure) -> Self {
+        match failure {
+            supervise::Failure::Failed(words) => Self::Failed(words),
+            supervise::Failure::Usage(words) => Self::Usage(words),
+            supervise::Failure::Ended(code) => Self::Said(code),
+        }
+    }
 }
 
 /// Reads the arguments, does what they say, and returns the exit code.
@@ -42,6 +66,10 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.execute(),
         Command::Run(run) => run.execute(),
         Command::Check(check) => check.execute(),
+        Command::Reload(which) => which.ask(Request::Reload),
+        Command::Upgrade(which) => which.ask(Request::Upgrade),
+        Command::Stop(which) => which.ask(Request::Stop),
+        Command::Status(which) => which.ask(Request::Status),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,5 +81,6 @@ pub fn main() -> ExitCode {
             eprintln!("{message}");
             ExitCode::from(2)
         }
+        Err(Failure::Said(code)) => ExitCode::from(code),
     }
 }

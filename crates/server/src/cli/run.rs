@@ -3,15 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
 
 use super::Failure;
-use crate::config::plan::Architecture;
-use crate::config::{self, Plan};
-use crate::observe::admin;
-use crate::prefork;
-use crate::worker::server::Prepared;
+use crate::supervise::{self, Mission, Source};
 
 /// Serve what a configuration file says.
 #[derive(Debug, Args)]
@@ -19,50 +13,32 @@ pub struct Run {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = "amped.toml")]
     config: PathBuf,
+    #[command(flatten)]
+    manner: Manner,
+}
+
+/// How a server process is kept: the same for every command that serves.
+#[derive(Debug, Args)]
+pub struct Manner {
+    /// Where to write the number of this process; `amped reload`, `upgrade`, `stop` and `status` find it there
+    /// [default: amped.pid in $XDG_RUNTIME_DIR or /run, if no other server has it]
+    #[arg(long, value_name = "PATH", conflicts_with = "no_supervisor")]
+    pid_file: Option<PathBuf>,
+    /// Serve in this very process, as containers expect it: nobody replaces it when it fails, and it cannot be upgraded
+    #[arg(long)]
+    no_supervisor: bool,
 }
 
 impl Run {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let plan = config::load(&self.config).map_err(|report| Failure::Usage(report.to_string()))?;
-        serve_until_told(plan)
+        self.manner.serve(Source::File(self.config))
     }
 }
 
-/// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent.
-pub(super) fn serve_until_told(plan: Plan) -> Result<(), Failure> {
-    if plan.architecture == Architecture::Mp {
-        return prefork::serve_until_told(plan).map_err(Failure::Failed);
+impl Manner {
+    /// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent.
+    pub(super) fn serve(self, source: Source) -> Result<(), Failure> {
+        let mission = Mission { source, alone: self.no_supervisor, pid_file: self.pid_file };
+        Ok(supervise::serve_until_told(mission)?)
     }
-    // Before anything listens, so that no signal finds the process without a hand to catch it.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
-        .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
-    // Before rights are given up: the socket may lie where only root may write.
-    let admin = admin::Listener::of(&plan).map_err(Failure::Failed)?;
-    let prepared = Prepared::new(plan).map_err(Failure::Failed)?;
-    let described = prepared.describe();
-    let addresses = prepared.addresses().to_vec();
-    let server = prepared.start().map_err(Failure::Failed)?;
-    if let Some(admin) = admin {
-        admin.start(server.status()).map_err(Failure::Failed)?;
-    }
-    eprintln!("{described}");
-    eprintln!("amped: {}", server.confined());
-    for address in addresses {
-        eprintln!("listening on http://{address}");
-    }
-    for signal in signals.forever() {
-        if signal == SIGUSR1 {
-            server.reopen_log();
-            continue;
-        }
-        break;
-    }
-    std::thread::spawn(move || {
-        if signals.forever().any(|signal| signal != SIGUSR1) {
-            eprintln!("amped: told twice, ending at once");
-            std::process::exit(1);
-        }
-    });
-    eprintln!("{}", server.stop());
-    Ok(())
 }

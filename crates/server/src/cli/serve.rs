@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use super::run::serve_until_told;
+use super::run::Manner;
 use crate::config::admin::{self, Secret};
 use crate::config::architecture::Wish;
 use crate::config::choice::{AccessLog, Architecture, DiskMode, DriverChoice, LogFormat};
 use crate::config::user::User;
 use crate::config::{Plan, check_folder, parse_listen, parse_size};
+use crate::supervise::Source;
 
 /// Serve a folder over HTTP/1.1.
 ///
@@ -54,9 +55,8 @@ pub struct Serve {
     /// [default: nobody else]
     #[arg(long, value_name = "USER", value_parser = User::parse)]
     user: Option<User>,
-    /// Serve in this very process, as containers expect it
-    #[arg(long)]
-    no_supervisor: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 impl Serve {
@@ -76,7 +76,7 @@ impl Serve {
         plan.admin_token = Secret::from_environment().map_err(usage)?;
         let settle = |typed: String| admin::settle(&typed, plan.admin_token.as_ref());
         plan.admin = self.admin.map(settle).transpose().map_err(usage)?;
-        serve_until_told(plan)
+        self.manner.serve(Source::Arguments(Box::new(plan)))
     }
 }
 

@@ -32,13 +32,20 @@ pub use units::{parse_duration, parse_listen, parse_size};
 
 /// Reads and checks a configuration file. Relative paths in it start at its own folder.
 pub fn load(file: &Path) -> Result<Plan, Report> {
+    understand(&read(file)?, file)
+}
+
+/// Checks the text of a configuration file, whatever has become of the file.
+pub fn understand(text: &str, file: &Path) -> Result<Plan, Report> {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-    let base = absolute.parent().unwrap_or(Path::new("/"));
+    parse(text, file, absolute.parent().unwrap_or(Path::new("/")))
+}
+
+/// The text of a configuration file.
+pub fn read(file: &Path) -> Result<String, Report> {
     let failed = |sentence: String| Report::new(file, "", vec![Problem::whole(sentence)]);
     let bytes = std::fs::read(file).map_err(|error| failed(unreadable(file, &error)))?;
-    let text =
-        String::from_utf8(bytes).map_err(|_| failed("the file is not UTF-8: save it in that encoding".into()))?;
-    parse(&text, file, base)
+    String::from_utf8(bytes).map_err(|_| failed("the file is not UTF-8: save it in that encoding".into()))
 }
 
 /// Checks a configuration's text. `file` is for the report, `base` is where relative paths start.

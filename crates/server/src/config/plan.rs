@@ -279,7 +279,7 @@ impl Default for Limits {
 impl Default for Overload {
     fn default() -> Overload {
         Overload {
-            disk_delay: Duration::from_millis(100),
+            disk_delay: Duration::from_secs(1),
             loop_delay: Duration::from_millis(10),
             reap_idle: Duration::from_secs(5),
         }

@@ -126,7 +126,7 @@ pub struct OverloadText {
     #[schemars(range(min = 0, max = 86400), extend("default" = 1))]
     pub retry_after: Option<At<i64>>,
     /// A disk job waits so long for a helper at most, once the queue does not drain: 1ms to 1h.
-    #[schemars(extend("default" = "100ms"))]
+    #[schemars(extend("default" = "1s"))]
     pub disk_delay: Option<At<Word<Wait>>>,
     /// A turn of an event loop takes so long at most, once it does so time after time: 1ms to 1h.
     #[schemars(extend("default" = "10ms"))]

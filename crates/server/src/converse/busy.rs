@@ -217,7 +217,7 @@ impl Busy {
         let limit = context.limits().max_body;
         let too_large = matches!(request.framing, Framing::Length(length) if length > limit);
         let answer = if too_large {
-            Answer::Ready(context.answers.refuse(Status::CONTENT_TOO_LARGE, "the body is larger than allowed"))
+            Answer::Ready(context.answers().refuse(Status::CONTENT_TOO_LARGE, "the body is larger than allowed"))
         } else {
             context.answer(request, stream)
         };
@@ -266,7 +266,7 @@ impl Busy {
 
     fn refuse(&mut self, context: &Context, stream: &Stream, reject: Reject) {
         context.counters.refused_requests.add(1);
-        let reply = context.answers.refuse(reject.status, reject.reason);
+        let reply = context.answers().refuse(reject.status, reject.reason);
         let asked = context.log.as_ref().map(|_| Box::new(Asked::nothing(peer(stream))));
         self.items.push_back(Item::ready(reply, Manner::last(), asked, None));
         self.ending = Ending::Linger;
@@ -480,7 +480,7 @@ impl Busy {
     /// The peer is waited for, to send or to take bytes: for as long as its pace so far allows, in milliseconds.
     fn expect(&mut self, context: &Context, stream: &Stream, awaiting: Awaiting) -> u32 {
         let now = context.runtime().clock().ticks();
-        let demand = demand(context.limits(), awaiting);
+        let demand = demand(&context.limits(), awaiting);
         let moved = || match awaiting {
             // What fills the kernel's buffer is not taken yet.
             Awaiting::Socket => self.sent.saturating_sub(stream.unacknowledged().unwrap_or(0) as u64),
@@ -536,7 +536,7 @@ impl Item {
         match answer {
             Answer::Ready(reply) => Self::ready(reply, manner, asked, sample),
             Answer::Pending(pending) => {
-                let answer = Progress::Pending(pending, context.answers.describe(request));
+                let answer = Progress::Pending(pending, context.answers().describe(request));
                 Self { answer, manner, asked, sample }
             }
         }
@@ -561,7 +561,7 @@ fn demand(limits: &Limits, awaiting: Awaiting) -> Demand {
 
 /// Counts an answer that is about to be given.
 pub fn count(context: &Context, reply: &Reply) {
-    context.answers.sites().count(reply.site, reply.status.code());
+    context.answers().sites().count(reply.site, reply.status.code());
 }
 
 /// Logs an answer that is about to be given.

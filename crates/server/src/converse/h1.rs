@@ -120,7 +120,7 @@ impl<G> Connection<G> {
             return Next::Close;
         }
         panicked.log(b"a conversation", "it is answered 500, and its connection ends");
-        let reply = context.answers.refuse(Status::INTERNAL_SERVER_ERROR, "");
+        let reply = context.answers().refuse(Status::INTERNAL_SERVER_ERROR, "");
         let mut queue = SendQueue::default();
         super::busy::count(context, &reply);
         context.common_head.put(&mut queue, reply, Manner::last(), context.runtime().clock());

@@ -8,7 +8,7 @@ mod pace;
 mod standing;
 mod survive;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,9 @@ use crate::overload::{Clients, Gate};
 /// What all conversations of a worker share.
 #[derive(Debug)]
 pub struct Context {
-    /// Who answers.
-    pub answers: Rc<Answers>,
+    runtime: Rc<Runtime>,
+    /// Who answers, by the plan of the day: a reload exchanges it between two requests.
+    answers: RefCell<Rc<Answers>>,
     /// Who waits for the disk.
     pub helpers: Helpers,
     /// Where it is counted.
@@ -72,7 +73,8 @@ impl Context {
         Rc::new(Self {
             gate: Rc::clone(answers.gate()),
             clients,
-            answers,
+            runtime: Rc::clone(answers.runtime()),
+            answers: RefCell::new(answers),
             helpers,
             sampler: Sampler::new(&counters),
             counters,
@@ -88,22 +90,31 @@ impl Context {
 
     /// The worker's loop.
     pub fn runtime(&self) -> &Rc<Runtime> {
-        self.answers.runtime()
+        &self.runtime
     }
 
-    /// Timeouts and bounds.
-    pub fn limits(&self) -> &Limits {
-        &self.answers.plan().limits
+    /// Who answers a request that comes now.
+    pub fn answers(&self) -> Ref<'_, Rc<Answers>> {
+        self.answers.borrow()
+    }
+
+    /// Has requests from now on answered by another plan; those under way end by the one they began with.
+    pub fn exchange(&self, answers: Rc<Answers>) {
+        drop(self.answers.replace(answers));
+    }
+
+    /// Timeouts and bounds. Not to be kept: a reload may come in any wait.
+    pub fn limits(&self) -> Ref<'_, Limits> {
+        Ref::map(self.answers.borrow(), |answers| &answers.plan().limits)
     }
 
     fn disk(&self) -> DiskMode {
-        self.answers.plan().disk
+        self.answers.borrow().plan().disk
     }
 
-    /// From now on every answer is its connection's last, and idle connections end at once.
+    /// From now on every answer is its connection's last. Idle connections go on waiting until `Runtime::end_idle`.
     pub fn drain(&self) {
         self.draining.set(true);
-        self.runtime().end_idle();
     }
 
     fn is_draining(&self) -> bool {
@@ -143,17 +154,17 @@ impl Context {
             && let Err(seconds) = clients.ask(peer, self.runtime().clock().ticks())
         {
             self.counters.client_requests_refused.add(1);
-            return Answer::Ready(self.answers.too_many(request, seconds));
+            return Answer::Ready(self.answers().too_many(request, seconds));
         }
-        survive::guard(|| self.answers.answer(request))
-            .unwrap_or_else(|panicked| Answer::Ready(self.answer_panic(&panicked, &self.answers.describe(request))))
+        survive::guard(|| self.answers().answer(request))
+            .unwrap_or_else(|panicked| Answer::Ready(self.answer_panic(&panicked, &self.answers().describe(request))))
     }
 
     /// Counts and logs a panic; its request is answered so.
     fn answer_panic(&self, panicked: &Panicked, what: &[u8]) -> Reply {
         self.counters.panics.add(1);
         panicked.log(what, "it is answered 500, and its connection ends");
-        self.answers.refuse(Status::INTERNAL_SERVER_ERROR, "")
+        self.answers().refuse(Status::INTERNAL_SERVER_ERROR, "")
     }
 
     fn take_queue(&self) -> SendQueue {

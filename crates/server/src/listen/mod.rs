@@ -9,6 +9,7 @@ pub mod seat;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,12 +34,15 @@ pub struct Reception {
     pub max_connections: usize,
 }
 
-/// Accepts connections until the task is dropped: as they come, or when there is too much to do, only so many a turn or none.
+/// Accepts connections until the listener is stopped, those that had come by then included: as they come, or when there is too much
+/// to do, only so many a turn or none.
 pub async fn receive(listener: Rc<Listener>, context: Rc<Context>, reception: Rc<Reception>) {
     loop {
-        match context.gate.accepting() {
+        match how_to_accept(&listener, &context) {
             Accepting::AsTheyCome => {
-                receive_burst(&listener, &context, &reception).await;
+                if receive_burst(&listener, &context, &reception).await.is_break() {
+                    return;
+                }
                 yield_now().await;
             }
             Accepting::FromShortQueue => {
@@ -53,16 +57,24 @@ pub async fn receive(listener: Rc<Listener>, context: Rc<Context>, reception: Rc
     }
 }
 
-async fn receive_burst(listener: &Listener, context: &Rc<Context>, reception: &Reception) {
+/// A listener that was told to stop is emptied, however much there is to do: nobody else may be there for what is queued.
+fn how_to_accept(listener: &Listener, context: &Context) -> Accepting {
+    if listener.is_stopped() { Accepting::AsTheyCome } else { context.gate.accepting() }
+}
+
+/// Breaks when the listener has stopped and nothing is left to accept.
+async fn receive_burst(listener: &Listener, context: &Rc<Context>, reception: &Reception) -> ControlFlow<()> {
     for _ in 0..BURST {
         match listener.accept().await {
             Ok(socket) => admit(socket, context, reception),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return ControlFlow::Break(()),
             Err(_) => lack(context, reception).await,
         }
-        if context.gate.accepting() != Accepting::AsTheyCome {
-            return;
+        if how_to_accept(listener, context) != Accepting::AsTheyCome {
+            break;
         }
     }
+    ControlFlow::Continue(())
 }
 
 /// Takes what the kernel's queue holds, whose length is then what was chosen and not what the driver has taken ahead.
@@ -78,7 +90,7 @@ async fn receive_waiting(listener: &Listener, context: &Rc<Context>, reception: 
 
 /// Accepts a connection, waits until it is over, and accepts the next, until the task is dropped; a connection that is being
 /// served then goes on.
-pub async fn receive_one_by_one(listeners: Vec<Listener>, context: Rc<Context>, reception: Rc<Reception>) {
+pub async fn receive_one_by_one(listeners: Vec<Rc<Listener>>, context: Rc<Context>, reception: Rc<Reception>) {
     loop {
         let next = |task: &mut Task<'_>| {
             let accepted = listeners.iter().map(|listener| listener.poll_accept(task)).find(Poll::is_ready);

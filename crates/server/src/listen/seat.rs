@@ -4,7 +4,7 @@
 //! nothing else.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -15,6 +15,8 @@ use crate::overload::Ticket;
 pub struct Seat {
     connections: AtomicUsize,
     draining: AtomicBool,
+    gently: AtomicBool,
+    news: AtomicBool,
     handed: Mutex<Vec<OwnedFd>>,
     waker: Mutex<Option<Waker>>,
 }
@@ -32,8 +34,13 @@ pub struct Guest {
 pub enum Call {
     /// Connections that another worker accepted.
     Handed(Vec<OwnedFd>),
+    /// There is something new to be looked at.
+    News,
     /// Finish what is being sent, and end.
-    Drain,
+    Drain {
+        /// Idle connections are given time for one more request.
+        gently: bool,
+    },
 }
 
 impl Seat {
@@ -48,14 +55,21 @@ impl Seat {
         self.wake();
     }
 
+    /// Has the worker look at what is new.
+    pub fn nudge(&self) {
+        self.news.store(true, Release);
+        self.wake();
+    }
+
     /// Whether the worker was told to finish.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 
     /// Has the worker finish and end.
-    pub fn drain(&self) {
-        self.draining.store(true, Relaxed);
+    pub fn drain(&self, gently: bool) {
+        self.gently.store(gently, Relaxed);
+        self.draining.store(true, Release);
         self.wake();
     }
 
@@ -67,7 +81,13 @@ impl Seat {
             if !handed.is_empty() {
                 return Poll::Ready(Call::Handed(handed));
             }
-            if self.draining.load(Relaxed) { Poll::Ready(Call::Drain) } else { Poll::Pending }
+            if self.news.swap(false, Acquire) {
+                return Poll::Ready(Call::News);
+            }
+            match self.draining.load(Acquire) {
+                true => Poll::Ready(Call::Drain { gently: self.gently.load(Relaxed) }),
+                false => Poll::Pending,
+            }
         })
         .await
     }

@@ -8,12 +8,13 @@ mod page;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use amped_runtime::process;
 use serde_json::Value;
 
 use self::ask::Ask;
@@ -41,6 +42,12 @@ pub struct Listener {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+/// The admin address is served while this lives.
+#[derive(Debug)]
+pub struct Office {
+    _open: UnixStream,
 }
 
 /// What is said to a request.
@@ -81,39 +88,70 @@ impl Listener {
             None => TcpListener::bind(address).map(Socket::Tcp),
         };
         let failed = |error| format!("cannot listen on the admin address {address}: {error}");
-        Ok(Self { socket: bound.map_err(failed)?, token, started: Instant::now() })
+        let socket = bound.map_err(failed)?;
+        // Processes that share it are all told of a client, and one of them has it.
+        socket.set_nonblocking().map_err(failed)?;
+        Ok(Self { socket, token, started: Instant::now() })
     }
 
-    /// Answers on threads of its own until the process ends.
+    /// The same of another process of this server, which bound it where the plan says.
+    pub fn adopt(socket: OwnedFd, plan: &Plan) -> Self {
+        let is_unix = plan.admin.as_deref().is_some_and(|address| address.starts_with("unix:"));
+        let socket = if is_unix { Socket::Unix(socket.into()) } else { Socket::Tcp(socket.into()) };
+        Self { socket, token: plan.admin_token.clone(), started: Instant::now() }
+    }
+
+    /// Answers on threads of its own until `Office` is dropped: where several processes share the address, another one answers then.
     ///
     /// # Errors
-    /// No thread is to be had.
-    pub fn start(self, source: impl Source + Sync + 'static) -> Result<(), String> {
+    /// In words: no thread or descriptor to be had.
+    pub fn start(self, source: impl Source + Sync + 'static) -> Result<Office, String> {
+        let failed = |error: io::Error| format!("cannot serve the admin address: {error}");
+        let (office, end) = UnixStream::pair().map_err(failed)?;
         let shared = Arc::new((self, source));
         let serve = move || {
             let open = Arc::new(AtomicUsize::new(0));
+            // Just when descriptors are short somebody wants to know.
+            let mut spare = Vec::new();
             loop {
-                serve_on_a_thread(&shared, &open);
+                spare.extend((spare.len()..SPARE).map_while(|_| end.as_fd().try_clone_to_owned().ok()));
+                match process::readable(&[shared.0.as_fd(), end.as_fd()], None).as_deref() {
+                    Ok([_, true]) => return,
+                    Ok([true, _]) => serve_on_a_thread(&shared, &open, &mut spare),
+                    _ => {}
+                }
             }
         };
-        spawn("amped-admin", serve).map_err(|error| format!("cannot serve the admin address: {error}"))
+        spawn("amped-admin", serve).map_err(failed)?;
+        Ok(Office { _open: office })
     }
 
     /// Waits for a client and answers it on this thread. Events are then one at a time: the browser asks again.
     pub fn serve_one(&self, source: &impl Source) {
-        if let Ok(client) = self.accept() {
+        if let Ok(client) = self.accept(&mut Vec::new()) {
             // A client that misbehaves has no answer, and the next one is not concerned.
             let _ = self.converse(client, source, false);
         }
     }
 
-    fn accept(&self) -> io::Result<Client> {
-        let client = match &self.socket {
-            Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
-            Socket::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
-        };
-        // Without a descriptor to be had, asking for one again and again would only keep a core busy.
-        client.inspect_err(|_| std::thread::sleep(PAUSE))
+    /// The next client. Where there is no descriptor to be had, a spare one makes room.
+    fn accept(&self, spare: &mut Vec<OwnedFd>) -> io::Result<Client> {
+        loop {
+            let client = match &self.socket {
+                Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
+                Socket::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
+            };
+            // Another process that shares the address was quicker.
+            let is_over = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            if client.as_ref().err().is_none_or(is_over) {
+                return client;
+            }
+            if spare.pop().is_none() {
+                // To ask again and again would only keep a core busy.
+                std::thread::sleep(PAUSE);
+                return client;
+            }
+        }
     }
 
     fn converse(&self, mut client: Client, source: &impl Source, may_stream: bool) -> io::Result<()> {
@@ -216,6 +254,24 @@ impl Listener {
     }
 }
 
+impl Socket {
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+}
+
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> Self {
+        match listener.socket {
+            Socket::Tcp(listener) => listener.into(),
+            Socket::Unix(listener) => listener.into(),
+        }
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
@@ -226,8 +282,12 @@ impl AsFd for Listener {
 }
 
 /// Answers the next client on a thread of its own, or not at all when there are too many.
-fn serve_on_a_thread<S: Source + Sync + 'static>(shared: &Arc<(Listener, S)>, open: &Arc<AtomicUsize>) {
-    let Ok(client) = shared.0.accept() else { return };
+fn serve_on_a_thread<S: Source + Sync + 'static>(
+    shared: &Arc<(Listener, S)>,
+    open: &Arc<AtomicUsize>,
+    spare: &mut Vec<OwnedFd>,
+) {
+    let Ok(client) = shared.0.accept(spare) else { return };
     let place = Place::take(open);
     if place.number > MAX_CLIENTS {
         return;
@@ -339,6 +399,8 @@ fn error(status: &'static str, sentence: &str) -> Answer {
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A loop may be quicker to take what is let go of for a client, so there are a few.
+const SPARE: usize = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Between two events.
 const INTERVAL: Duration = Duration::from_secs(1);

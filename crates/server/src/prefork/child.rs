@@ -38,7 +38,7 @@ fn serve(prepared: Prepared, control: UnixStream) -> Result<(), String> {
         server.reopen_log();
     }
     // A second signal is the parent's to act on: at a terminal both have the first, and it is sent on as well.
-    server.stop();
+    server.stop(false);
     tell(&control, &status).map_err(failed)
 }
 

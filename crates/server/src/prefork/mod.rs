@@ -9,14 +9,15 @@
 //! closes it, which ends the child.
 
 mod child;
-mod told;
+pub mod told;
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use amped_runtime::process::{self, Child, Signal};
+use amped_runtime::process::{self, Child, End, Signal};
 use serde_json::Value;
 
 use self::told::Told;
@@ -25,6 +26,7 @@ use crate::observe::access_log::Writer;
 use crate::observe::admin;
 use crate::worker::confine;
 use crate::worker::server::Prepared;
+use crate::worker::sockets::Sockets;
 
 /// The parent's view of its children.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ struct Pool {
     prepared: Option<Prepared>,
     admin: Option<admin::Listener>,
     told: Told,
+    /// Nobody else has the listening sockets.
+    is_alone: bool,
     wanted: usize,
     members: Vec<Member>,
     /// What those that ended in an orderly way had counted.
@@ -48,34 +52,39 @@ struct Member {
     started: Instant,
 }
 
-/// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent.
+/// Serves until SIGTERM or SIGINT; a second one ends at once, whatever is being sent. `ready` is called once connections are
+/// accepted, with what runs and where. `is_alone`: nobody else has the sockets, so that its end is theirs;
+/// `restarts`: processes that had to be replaced before.
 ///
 /// # Errors
 /// In words, what kept it from starting.
-pub fn serve_until_told(mut plan: Plan) -> Result<(), String> {
+pub fn serve_until_told(
+    mut plan: Plan,
+    sockets: Sockets,
+    admin: Option<admin::Listener>,
+    is_alone: bool,
+    restarts: u64,
+    ready: impl FnOnce(&str, &[SocketAddr]),
+) -> Result<(), String> {
     let told = Told::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     plan.workers = plan.limits.max_connections.unwrap_or(usize::MAX).min(plan.workers);
     // A file that root made would not be the user's to write.
     if plan.user.is_none() {
         Writer::check(&plan.access_log)?;
     }
-    let prepared = Prepared::new(plan)?;
-    let (described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
-    let warning = confine::warning(prepared.plan());
-    let admin = admin::Listener::of(prepared.plan())?;
+    let prepared = Prepared::new(plan, sockets)?;
+    let (mut described, addresses) = (prepared.describe(), prepared.addresses().to_vec());
+    if let Some(warning) = confine::warning(prepared.plan()) {
+        described = format!("{described}\namped: {warning}");
+    }
     let wanted = prepared.plan().workers;
     let members = Vec::new();
-    let mut pool = Pool { prepared: Some(prepared), admin, told, wanted, members, past: Value::Null, restarts: 0 };
+    let mut pool =
+        Pool { prepared: Some(prepared), admin, told, is_alone, wanted, members, past: Value::Null, restarts };
     for _ in 0..wanted {
         pool.grow()?;
     }
-    eprintln!("{described}");
-    if let Some(warning) = warning {
-        eprintln!("amped: {warning}");
-    }
-    for address in addresses {
-        eprintln!("listening on http://{address}");
-    }
+    ready(&described, &addresses);
     pool.watch();
     pool.end()
 }
@@ -108,6 +117,11 @@ impl Pool {
             if self.told.is_to_reopen() {
                 self.members.iter().for_each(|member| member.child.signal(Signal::USR1));
             }
+            if self.told.is_to_reload() || self.told.is_to_upgrade() {
+                eprintln!(
+                    "amped: processes that serve a connection each are not reloaded: that is their supervisor's business"
+                );
+            }
             for (member, how) in self.reap() {
                 self.restarts += 1;
                 eprintln!("amped: process {} has ended ({how}), another takes its place", member.child.id());
@@ -130,9 +144,8 @@ impl Pool {
 
     /// Waits for a signal or for whoever asks for the numbers, who is answered.
     fn wait(&self, limit: Option<Duration>) {
-        if self.told.wait(self.admin.as_ref().map(AsFd::as_fd), limit)
-            && let Some(admin) = &self.admin
-        {
+        let called = self.told.wait(self.admin.as_ref().map(AsFd::as_fd).as_slice(), limit) == [true];
+        if called && let Some(admin) = &self.admin {
             admin.serve_one(self);
         }
     }
@@ -140,7 +153,12 @@ impl Pool {
     /// Has every child finish what it is sending, and says what there was.
     fn end(mut self) -> Result<(), String> {
         // Whoever connects from now on is refused rather than left waiting.
-        self.prepared.take().inspect(Prepared::refuse);
+        let prepared = self.prepared.take();
+        prepared.filter(|_| self.is_alone).inspect(Prepared::refuse);
+        if !self.is_alone {
+            // The next process answers for the server now.
+            drop(self.admin.take());
+        }
         self.told.forget();
         self.members.iter().for_each(|member| member.child.signal(Signal::TERM));
         while !self.members.is_empty() {
@@ -158,7 +176,7 @@ impl Pool {
     }
 
     /// The children that have ended, and how. What they had to say last is kept.
-    fn reap(&mut self) -> Vec<(Member, String)> {
+    fn reap(&mut self) -> Vec<(Member, End)> {
         let mut ended = Vec::new();
         while let Some((id, how)) = process::reap() {
             let Some(place) = self.members.iter().position(|member| member.child.id() == id) else { continue };
@@ -183,7 +201,7 @@ impl admin::Source for Pool {
             }
         }
         if let Value::Object(sum) = &mut sum {
-            sum.insert("processes".into(), serde_json::json!({ "restarts": self.restarts }));
+            sum.insert("processes".into(), serde_json::json!({ "id": std::process::id(), "restarts": self.restarts }));
         }
         sum
     }

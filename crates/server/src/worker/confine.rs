@@ -61,8 +61,24 @@ pub fn confine(plan: &Plan) -> Result<Confined, String> {
     Ok(Confined { user: user.or_else(|| confine::is_root().then(|| "root".into())), sandbox })
 }
 
+/// Whether a process that was confined for one plan can open what another one serves. Where it cannot tell (a folder that was
+/// put in the place of another) it finds out.
+pub fn leaves_open(now: &Plan, next: &Plan) -> bool {
+    let gives_up = now.sandbox || now.user.is_some();
+    let known: Vec<&FilesPlan> = folders(now).collect();
+    let is_known =
+        |path: &Path| known.iter().any(|files| files.symlinks == Symlinks::Anywhere || path.starts_with(&files.root));
+    let pages = next.sites.iter().flat_map(|site| &site.error_pages).map(|(_, file)| file);
+    let files = pages.chain(next.overload_body.iter().map(|body| &body.path));
+    let mut links = folders(next).filter(|files| files.symlinks == Symlinks::Anywhere);
+    let may_follow = links.all(|_| known.iter().any(|files| files.symlinks == Symlinks::Anywhere));
+    !gives_up || (may_follow && folders(next).map(|files| &files.root).chain(files).all(|path| is_known(path)))
+}
+
 fn restrict(plan: &Plan) -> std::io::Result<Sandbox> {
-    let mut readable: Vec<&Path> = OWN.iter().map(Path::new).collect();
+    // A reload looks users up again.
+    let names: &[&str] = if plan.user.is_some() { USERS } else { &[] };
+    let mut readable: Vec<&Path> = OWN.iter().chain(names).map(Path::new).collect();
     readable.extend(folders(plan).map(|files| match files.symlinks {
         // Such a link may lead anywhere.
         Symlinks::Anywhere => Path::new("/"),
@@ -85,6 +101,11 @@ fn folders(plan: &Plan) -> impl Iterator<Item = &FilesPlan> {
 }
 
 impl Confined {
+    /// Whether there is anything that another process might open and this one cannot.
+    pub fn lacks_rights(&self) -> bool {
+        !matches!(self.sandbox, None | Some(Sandbox::None)) || self.user.as_deref().is_some_and(|user| user != "root")
+    }
+
     /// The same for `/status`.
     pub fn json(&self) -> serde_json::Value {
         let sandbox = match self.sandbox {
@@ -115,8 +136,12 @@ impl fmt::Display for Confined {
     }
 }
 
-/// What a program looks at of itself: its stack when something goes wrong, the number of its processors, how memory is granted.
-const OWN: &[&str] = &["/proc/self", "/proc/sys/vm/overcommit_memory", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
+/// What a program looks at of itself: its stack when something goes wrong, with the names that its file has, the number of its
+/// processors, how memory is granted.
+const OWN: &[&str] =
+    &["/proc/self", "/proc/self/exe", "/proc/sys/vm/overcommit_memory", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
+/// What `config::user` reads; passwords are elsewhere.
+const USERS: &[&str] = &["/etc/passwd", "/etc/group"];
 
 #[cfg(test)]
 mod tests {
@@ -129,6 +154,23 @@ mod tests {
         assert_eq!(confined.json()["sandbox"], "landlock");
         let root = Confined { user: Some("root".into()), sandbox: None };
         assert!(root.to_string().contains("is root: `--user`"));
+    }
+
+    #[test]
+    fn a_confined_process_serves_what_it_has_opened() {
+        let plan = |root: &str| Plan { sandbox: true, ..Plan::for_folder(Path::new(root)) };
+        let now = plan("/srv/site");
+        assert!(leaves_open(&now, &now) && leaves_open(&now, &plan("/srv/site/part")));
+        assert!(!leaves_open(&now, &plan("/srv")) && !leaves_open(&now, &plan("/srv/site2")));
+        let mut page = now.clone();
+        page.sites[0].error_pages = vec![(404, "/srv/pages/404.html".into())];
+        assert!(!leaves_open(&now, &page));
+        let mut links = now.clone();
+        let Action::Files(files) = &mut links.sites[0].routes[0].action else { panic!("a folder") };
+        files.symlinks = Symlinks::Anywhere;
+        assert!(!leaves_open(&now, &links) && leaves_open(&links, &page));
+        let open = Plan { sandbox: false, ..now };
+        assert!(leaves_open(&open, &plan("/elsewhere")));
     }
 
     #[test]

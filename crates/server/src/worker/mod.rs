@@ -2,20 +2,25 @@
 //!
 //! Everything that waits for the disk at start (folders, error pages) has happened before a worker begins.
 
+mod accepting;
 mod choose;
 pub mod confine;
+pub mod heartbeat;
 pub mod server;
+pub mod sockets;
 mod watch;
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
-use amped_runtime::net::Listener;
 use amped_runtime::{Meter, Runtime, driver};
 
+use self::accepting::Accepting;
 pub use self::choose::{Chosen, choose};
 use crate::answer::Answers;
 use crate::answer::error_page::ErrorPages;
@@ -25,22 +30,20 @@ use crate::converse::Context;
 use crate::listen::{self, Reception, Seat, seat::Call};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
-use crate::overload::Clients;
+use crate::overload::{Clients, Gate};
 use crate::route::Router;
 
 /// What all workers of a process share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The configuration.
+    /// The configuration as it was at the start: what a reload cannot change.
     pub plan: Arc<Plan>,
-    /// The routes.
-    pub router: Arc<Router>,
-    /// The open folders.
-    pub roots: Arc<Roots>,
+    /// What is served now.
+    pub served: Mutex<Arc<Served>>,
+    /// What each worker is to take over, and has not yet.
+    pub changes: Vec<Mutex<Vec<Change>>>,
     /// The memory cache.
     pub shelf: Arc<Shelf>,
-    /// The error pages.
-    pub error_pages: Arc<ErrorPages>,
     /// The disk's helpers.
     pub helpers: Helpers,
     /// The workers as they see each other.
@@ -53,6 +56,31 @@ pub struct Shared {
     pub max_connections: usize,
     /// What one client may have, if that is limited.
     pub clients: Option<Arc<Clients>>,
+}
+
+/// What is served, by one plan: a reload makes another one of these.
+#[derive(Debug)]
+pub struct Served {
+    /// The configuration.
+    pub plan: Arc<Plan>,
+    /// The routes.
+    pub router: Arc<Router>,
+    /// The open folders.
+    pub roots: Arc<Roots>,
+    /// The error pages.
+    pub error_pages: Arc<ErrorPages>,
+}
+
+/// What a worker is to take over.
+#[derive(Debug)]
+pub struct Change {
+    served: Arc<Served>,
+    /// Where it listens from now on.
+    addresses: Vec<SocketAddr>,
+    /// New sockets.
+    added: Vec<OwnedFd>,
+    /// Is dropped when it has been done.
+    _done: Sender<()>,
 }
 
 /// What one worker lets others read.
@@ -75,87 +103,76 @@ pub fn run(shared: &Arc<Shared>, place: usize, sockets: Vec<OwnedFd>, ready: imp
     let reception =
         Rc::new(Reception { seats: Arc::clone(&shared.seats), place, max_connections: shared.max_connections });
     ready(Ok(Readings { counters, meter: Arc::clone(runtime.meter()) }));
-    let work = work(context, reception, sockets);
+    let work = work(Arc::clone(shared), context, reception, sockets);
     if let Err(error) = runtime.run(work) {
         eprintln!("amped: worker {place}: {error}");
     }
 }
 
 fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>) -> Rc<Context> {
-    let disk = (&shared.roots, &shared.shelf, &shared.helpers);
-    let files = Files::new(runtime, &shared.plan, disk, counters);
-    let (plan, router) = (Arc::clone(&shared.plan), Arc::clone(&shared.router));
-    let answers = Answers::new(plan, router, files, Arc::clone(&shared.error_pages));
+    let served = Arc::clone(&shared.served.lock().unwrap_or_else(PoisonError::into_inner));
+    let gate = Rc::new(Gate::new(&served.plan.overload, counters));
+    let answers = answers(shared, &served, runtime, &gate, counters);
     let log = shared.log.as_ref().map(|writer| writer.log(counters));
     Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log, shared.clients.clone())
 }
 
-async fn work(context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<OwnedFd>) {
-    let accepting = Rc::new(Accepting::default());
-    accepting.start(sockets, &context, &reception);
+/// Whoever answers next goes by the same `gate`: what is too much does not change with a plan.
+fn answers(
+    shared: &Shared,
+    served: &Served,
+    runtime: &Rc<Runtime>,
+    gate: &Rc<Gate>,
+    counters: &Arc<Counters>,
+) -> Rc<Answers> {
+    let files = Files::new(runtime, &served.plan, (&served.roots, &shared.shelf, &shared.helpers), gate, counters);
+    let (plan, router) = (Arc::clone(&served.plan), Arc::clone(&served.router));
+    Answers::new(plan, router, files, Arc::clone(&served.error_pages))
+}
+
+async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception>, sockets: Vec<OwnedFd>) {
+    let accepting = Rc::new(Accepting::new(&context, &reception));
+    accepting.start(sockets);
+    if !context.answers().plan().serves_one_by_one() {
+        context.runtime().spawn_vital(watch::watch(Rc::clone(&context), Rc::clone(&reception), Rc::clone(&accepting)));
+    }
     flush_log(&context);
     let seat = &reception.seats[reception.place];
-    while let Call::Handed(sockets) = seat.call().await {
-        for socket in sockets {
-            listen::welcome(socket, &context, seat);
+    let gently = loop {
+        match seat.call().await {
+            Call::Handed(sockets) => {
+                sockets.into_iter().for_each(|socket| listen::welcome(socket, &context, seat));
+            }
+            Call::News => {
+                let mine = &shared.changes[reception.place];
+                let changes = std::mem::take(&mut *mine.lock().unwrap_or_else(PoisonError::into_inner));
+                for change in changes {
+                    context.exchange(answers(
+                        &shared,
+                        &change.served,
+                        context.runtime(),
+                        &context.gate,
+                        &context.counters,
+                    ));
+                    accepting.only(&change.addresses);
+                    accepting.start(change.added);
+                }
+            }
+            Call::Drain { gently } => break gently,
+        }
+    };
+    accepting.stop().await;
+    context.drain();
+    if gently {
+        let end = context.runtime().clock().now() + GRACE;
+        while seat.connections() > 0 && context.runtime().clock().now() < end {
+            context.runtime().sleep(DRAIN_INTERVAL).await;
         }
     }
-    accepting.stop();
-    context.drain();
+    context.runtime().end_idle();
     wait_for_guests(&context, seat).await;
     if let Some(log) = &context.log {
         log.flush();
-    }
-}
-
-/// The listening tasks, which end when the worker drains.
-#[derive(Debug, Default)]
-struct Accepting {
-    stopped: std::cell::Cell<bool>,
-    wakers: std::cell::RefCell<Vec<std::task::Waker>>,
-}
-
-impl Accepting {
-    fn start(self: &Rc<Self>, sockets: Vec<OwnedFd>, context: &Rc<Context>, reception: &Rc<Reception>) {
-        let listener = |socket| Listener::new(context.runtime(), socket);
-        let complain = |error| eprintln!("amped: a listening socket: {error}");
-        let listeners = sockets.into_iter().map(listener).filter_map(|made| made.map_err(complain).ok());
-        let of_its_own = || (Rc::clone(context), Rc::clone(reception));
-        if context.answers.plan().serves_one_by_one() {
-            let (context, reception) = of_its_own();
-            return self.spawn(&context.clone(), listen::receive_one_by_one(listeners.collect(), context, reception));
-        }
-        let listeners: Vec<_> = listeners.map(Rc::new).collect();
-        for listener in &listeners {
-            let (context, reception) = of_its_own();
-            self.spawn(&context.clone(), listen::receive(Rc::clone(listener), context, reception));
-        }
-        let (context, reception) = of_its_own();
-        self.spawn(&context.clone(), watch::watch(context, reception, listeners));
-    }
-
-    fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {
-        let this = Rc::clone(self);
-        context.runtime().spawn_vital(async move {
-            let mut receive = std::pin::pin!(receive);
-            std::future::poll_fn(|task| {
-                if this.stopped.get() {
-                    return std::task::Poll::Ready(());
-                }
-                let mut wakers = this.wakers.borrow_mut();
-                if !wakers.iter().any(|waker| waker.will_wake(task.waker())) {
-                    wakers.push(task.waker().clone());
-                }
-                drop(wakers);
-                receive.as_mut().poll(task)
-            })
-            .await;
-        });
-    }
-
-    fn stop(&self) {
-        self.stopped.set(true);
-        self.wakers.take().into_iter().for_each(std::task::Waker::wake);
     }
 }
 
@@ -186,4 +203,7 @@ async fn wait_for_guests(context: &Context, seat: &Seat) {
 }
 
 const LOG_INTERVAL: Duration = Duration::from_millis(500);
+/// Whoever is about to send another request on a connection does so within this time, and is told that it is the last: a close
+/// that crosses a request on its way looks like a failure (RFC 9112, 9.5).
+const GRACE: Duration = Duration::from_secs(1);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,18 +1,21 @@
 //! One server process: everything that workers share is made, the workers are started, watched over, and ended.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
 
 use super::confine::{self, Confined};
-use super::{Chosen, Readings, Shared, choose, run};
+use super::sockets::Sockets;
+use super::{Change, Chosen, Readings, Served, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
-use crate::config::plan::{Architecture, Plan};
+use crate::config::plan::{Architecture, Limits, Plan};
 use crate::converse;
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
@@ -23,12 +26,10 @@ use crate::route::Router;
 /// What there must be before the first thread: sockets that listen, open folders, error pages.
 #[derive(Debug)]
 pub struct Prepared {
-    plan: Plan,
     chosen: Chosen,
-    sockets: Vec<Vec<OwnedFd>>,
-    router: Arc<Router>,
-    roots: Arc<Roots>,
-    error_pages: Arc<ErrorPages>,
+    sockets: Sockets,
+    addresses: Vec<SocketAddr>,
+    served: Served,
 }
 
 /// A running server.
@@ -37,42 +38,54 @@ pub struct Server {
     shared: Arc<Shared>,
     /// What all workers listen on, where they share it.
     sockets: Vec<OwnedFd>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     readings: Arc<[Readings]>,
     confined: Confined,
 }
 
-impl Prepared {
-    /// Binds, and opens what is served. No thread is started, and connections wait in the kernel's queue.
+impl Served {
+    /// Opens what the plan serves, beside what is served already. Waits for the disk.
     ///
     /// # Errors
-    /// In words: an address in use, a folder that cannot be opened, an error page that is not there.
-    pub fn new(mut plan: Plan) -> Result<Self, String> {
+    /// In words: a folder that cannot be opened, an error page that is not there.
+    fn open(plan: Plan, before: Option<&Self>) -> Result<Self, String> {
+        let roots = Roots::open(&plan, before.map(|before| (&*before.plan, &*before.roots)))?;
+        let error_pages = ErrorPages::load(&plan)?;
+        let router = Arc::new(Router::new(&plan));
+        Ok(Self { router, roots: Arc::new(roots), error_pages: Arc::new(error_pages), plan: Arc::new(plan) })
+    }
+}
+
+impl Prepared {
+    /// Opens what is served. No thread is started, and connections wait in the kernel's queue.
+    ///
+    /// # Errors
+    /// In words: a folder that cannot be opened, an error page that is not there.
+    pub fn new(plan: Plan, sockets: Sockets) -> Result<Self, String> {
         if plan.architecture != Architecture::Mp {
             // Without room the kernel makes it later, when a loop has to wait for it: slower, not wrong. A process that serves
             // one connection needs none.
             let _ = amped_runtime::make_room_for_descriptors(max_connections(&plan) + RESERVED_DESCRIPTORS);
         }
-        let chosen = choose(plan.driver);
-        let sockets = bind(&mut plan)?;
         confine::check(&plan)?;
-        let (roots, error_pages) = (Arc::new(Roots::open(&plan)?), Arc::new(ErrorPages::load(&plan)?));
-        Ok(Self { chosen, sockets, router: Arc::new(Router::new(&plan)), roots, error_pages, plan })
+        sockets.reset(plan.limits.dead_peer_timeout)?;
+        let (chosen, addresses) = (choose(plan.driver), sockets.addresses());
+        Ok(Self { chosen, sockets, addresses, served: Served::open(plan, None)? })
     }
 
-    /// What is to be served and how; ports that were asked for as 0 are filled in.
+    /// What is to be served and how.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        &self.served.plan
     }
 
-    /// Where it listens.
-    pub fn addresses(&self) -> &[std::net::SocketAddr] {
-        &self.plan.listen
+    /// Where it listens; ports that were asked for as 0 are filled in.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The start-up line: what an operator wants to know before anything else.
     pub fn describe(&self) -> String {
-        let Self { plan, roots, chosen, .. } = self;
+        let Self { served: Served { plan, roots, .. }, chosen, .. } = self;
         let mounts: Vec<String> = roots.iter().map(|root| root.mount().to_string()).collect();
         let cache = plan.cache_bytes as f64 / 1e6;
         let each = match plan.architecture {
@@ -99,33 +112,31 @@ impl Prepared {
 
     /// This process's part of it, when each worker is a process: one worker, and its share of the cache.
     pub fn one_process(mut self) -> Self {
-        self.plan.cache_bytes /= self.plan.workers as u64;
-        self.plan.workers = 1;
+        let plan = Arc::make_mut(&mut self.served.plan);
+        plan.cache_bytes /= plan.workers as u64;
+        plan.workers = 1;
         self
     }
 
     /// Refuses connections from now on, also where others listen on the same sockets.
     pub fn refuse(&self) {
-        refuse(self.sockets.iter().flatten());
+        self.sockets.refuse();
     }
 
     /// Starts the workers. On return connections are accepted.
     ///
     /// # Errors
     /// In words: no thread to be had, a log that cannot be opened.
-    pub fn start(mut self) -> Result<Server, String> {
+    pub fn start(self) -> Result<Server, String> {
         converse::watch_panics();
-        let sockets = match self.plan.architecture {
-            Architecture::Mt => self.sockets.split_off(self.plan.workers).into_iter().flatten().collect(),
-            _ => Vec::new(),
-        };
-        let confined = confine::confine(&self.plan)?;
-        let plan = Arc::new(self.plan);
+        let plan = Arc::clone(&self.served.plan);
+        let mut theirs = self.sockets.for_workers(&plan)?;
+        let sockets = theirs.split_off(plan.workers.min(theirs.len())).into_iter().flatten().collect();
+        let confined = confine::confine(&plan)?;
         let shared = Arc::new(Shared {
-            router: self.router,
-            roots: self.roots,
+            served: Mutex::new(Arc::new(self.served)),
+            changes: (0..plan.workers).map(|_| Mutex::default()).collect(),
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
-            error_pages: self.error_pages,
             helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
@@ -134,8 +145,8 @@ impl Prepared {
             clients: Clients::new(&plan.clients),
             plan,
         });
-        let (threads, readings) = start_workers(&shared, self.sockets)?;
-        Ok(Server { shared, sockets, threads, readings: readings.into(), confined })
+        let (threads, readings) = start_workers(&shared, theirs)?;
+        Ok(Server { shared, sockets, threads: Mutex::new(threads), readings: readings.into(), confined })
     }
 }
 
@@ -151,6 +162,55 @@ impl Server {
         &self.confined
     }
 
+    /// Whether a reload may exchange one plan for the other in the running process: nothing differs that threads, memory or open
+    /// files were made for at the start.
+    pub fn can_exchange(now: &Plan, next: &Plan) -> bool {
+        let mut same = now.clone();
+        // What a request looks up anew each time. A key that is not named here waits for another process.
+        same.listen.clone_from(&next.listen);
+        same.sites.clone_from(&next.sites);
+        same.overload_body.clone_from(&next.overload_body);
+        let Limits { max_connections, dead_peer_timeout, .. } = now.limits;
+        same.limits = Limits { max_connections, dead_peer_timeout, ..next.limits.clone() };
+        (same.disk, same.revalidate, same.retry_after) = (next.disk, next.revalidate, next.retry_after);
+        same == *next && !now.serves_one_by_one() && confine::leaves_open(now, next)
+    }
+
+    /// Serves by another plan from now on, one that `can_exchange` allows. Connections stay, and requests under way end as they
+    /// began; what memory holds stays where its route does. `addresses` are all that are listened on; those that are not among
+    /// them are left once their queues are empty. Waits for the disk and for every worker.
+    ///
+    /// # Errors
+    /// In words, and then nothing has changed: a folder that cannot be opened, an error page that is not there. Or a worker has
+    /// not answered, and takes over when it can.
+    pub fn exchange(&self, plan: Plan, addresses: &[SocketAddr], added: Sockets) -> Result<(), String> {
+        let served = Arc::new(Served::open(plan, Some(&self.served()))?);
+        added.reset(served.plan.limits.dead_peer_timeout)?;
+        let theirs = added.for_workers(&served.plan)?;
+        *self.served() = Arc::clone(&served);
+        let (sender, done) = channel();
+        for ((seat, changes), added) in self.shared.seats.iter().zip(&self.shared.changes).zip(theirs) {
+            let (served, _done) = (Arc::clone(&served), sender.clone());
+            let change = Change { served, addresses: addresses.to_vec(), added, _done };
+            changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+            seat.nudge();
+        }
+        drop(sender);
+        match done.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => Err("a worker is stuck and has not taken the new plan over yet".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn served(&self) -> MutexGuard<'_, Arc<Served>> {
+        self.shared.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the workers let others read, one by one.
+    pub fn readings(&self) -> &Arc<[Readings]> {
+        &self.readings
+    }
+
     /// Has the access log's file opened anew.
     pub fn reopen_log(&self) {
         if let Some(log) = &self.shared.log {
@@ -158,19 +218,22 @@ impl Server {
         }
     }
 
-    /// Finishes what is being sent, ends, and says what there was.
-    pub fn stop(self) -> String {
+    /// Finishes what is being sent, ends, and says what there was. `gently`: idle connections are given a second for one more
+    /// request, since another process accepts what comes meanwhile.
+    pub fn stop(&self, gently: bool) -> String {
         // Each worker closes its own sockets, but shared ones are open until the last has.
-        refuse(&self.sockets);
-        self.shared.seats.iter().for_each(|seat| seat.drain());
-        for thread in self.threads {
+        if !gently {
+            refuse(&self.sockets);
+        }
+        self.shared.seats.iter().for_each(|seat| seat.drain(gently));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A worker that panicked has said so; the others' work is finished all the same.
             let _ = thread.join();
         }
-        let Self { shared, readings, confined, .. } = self;
-        let closing = Status { shared: Arc::clone(&shared), readings, confined }.closing_line();
+        let closing = self.status().closing_line();
         // Whoever else still holds what is shared (a view of the numbers, a late job) does not write lines.
-        if let Some(log) = &shared.log {
+        if let Some(log) = &self.shared.log {
             log.finish();
         }
         closing
@@ -281,45 +344,9 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
     serde_json::json!({ "longest": worst, "below_us": histogram, "micros": meter.total().as_micros() as u64 })
 }
 
-/// For every worker a socket for every address. A port of 0 is chosen once and then shared.
-fn bind(plan: &mut Plan) -> Result<Vec<Vec<OwnedFd>>, String> {
-    // Threads that serve one connection at a time share one queue, as processes do: a queue of its own would wait for its thread.
-    let queues = if plan.serves_one_by_one() { 1 } else { plan.workers };
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..queues).map(|_| Vec::new()).collect();
-    for address in &mut plan.listen {
-        let at = *address;
-        let failed = |error: std::io::Error| explain(at, &error);
-        Listener::is_free(at).map_err(failed)?;
-        for worker in &mut sockets {
-            let socket = Listener::bind(*address).map_err(failed)?;
-            Listener::defer(&socket).map_err(failed)?;
-            Listener::watch_peers(&socket, plan.limits.dead_peer_timeout).map_err(failed)?;
-            *address = Listener::address_of(&socket).map_err(failed)?;
-            worker.push(socket);
-        }
-    }
-    if plan.architecture == Architecture::Mt {
-        let shared = |_| sockets[0].iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
-        // One more than there are threads: for `Server::stop`.
-        let clones = (0..plan.workers).map(shared).collect::<Result<Vec<_>, _>>();
-        sockets.extend(clones.map_err(|error| format!("cannot share a listening socket: {error}"))?);
-    }
-    Ok(sockets)
-}
-
 fn refuse<'a>(sockets: impl IntoIterator<Item = &'a OwnedFd>) {
     // One that does not listen any more refuses already.
     sockets.into_iter().for_each(|socket| drop(Listener::refuse(socket)));
-}
-
-fn explain(address: std::net::SocketAddr, error: &std::io::Error) -> String {
-    let hint = match error.kind() {
-        std::io::ErrorKind::AddrInUse => "; another program listens there: choose another port with --listen",
-        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)",
-        std::io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-        _ => "",
-    };
-    format!("cannot listen on {address}: {error}{hint}")
 }
 
 type Started = (Vec<JoinHandle<()>>, Vec<Readings>);
@@ -345,3 +372,5 @@ fn max_connections(plan: &Plan) -> usize {
 }
 
 const RESERVED_DESCRIPTORS: usize = 1280;
+/// How long a worker may take until it looks at a new plan: a turn, which is to be less than a millisecond.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -29,7 +29,7 @@ use self::load::{Errand, Manner, Passing, Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
 pub use self::transfer::{Budget, Means, Transfer};
-use crate::config::plan::{Action, DiskMode, Plan, Priority, Symlinks};
+use crate::config::plan::{Action, DiskMode, Plan, Priority, Route, Site, Symlinks};
 use crate::observe::counters::Counters;
 use crate::overload::Gate;
 use crate::route::RouteId;
@@ -54,7 +54,18 @@ pub struct Files {
 
 /// The open folder of every route that serves files.
 #[derive(Debug, Default)]
-pub struct Roots(Vec<Vec<Option<Arc<Root>>>>);
+pub struct Roots {
+    folders: Vec<Vec<Option<Folder>>>,
+    /// The number of the next route that is new.
+    next: u32,
+}
+
+/// An open folder, and the number under which memory keeps what was found in it.
+#[derive(Debug)]
+struct Folder {
+    root: Arc<Root>,
+    memory: u32,
+}
 
 /// What became of a look-up.
 pub enum Found {
@@ -67,28 +78,56 @@ pub enum Found {
 }
 
 impl Roots {
-    /// Opens the folders of a plan. Waits for the disk: for start-up.
+    /// Opens the folders of a plan. Waits for the disk: for start-up and reloads, not for loops.
+    ///
+    /// What memory holds of the routes of `before` stays valid for those that are the same, in the same folder.
     ///
     /// # Errors
     /// The folder's path and what the system said.
-    pub fn open(plan: &Plan) -> Result<Self, String> {
-        let open = |action: &Action| match action {
-            Action::Files(files) => Root::open(&files.root, policy(files.symlinks))
-                .map(|root| Some(Arc::new(root)))
-                .map_err(|error| format!("cannot open the folder {}: {error}", files.root.display())),
-            _ => Ok(None),
-        };
-        let site = |routes: &[crate::config::plan::Route]| routes.iter().map(|route| open(&route.action)).collect();
-        plan.sites.iter().map(|site_plan| site(&site_plan.routes)).collect::<Result<_, _>>().map(Self)
+    pub fn open(plan: &Plan, before: Option<(&Plan, &Self)>) -> Result<Self, String> {
+        let mut next = before.map_or(0, |(_, before)| before.next);
+        let mut folders = Vec::with_capacity(plan.sites.len());
+        for site in &plan.sites {
+            let mut theirs = Vec::with_capacity(site.routes.len());
+            for route in &site.routes {
+                let Action::Files(files) = &route.action else {
+                    theirs.push(None);
+                    continue;
+                };
+                let root = Root::open(&files.root, policy(files.symlinks))
+                    .map_err(|error| format!("cannot open the folder {}: {error}", files.root.display()))?;
+                let known = before.and_then(|(plan, before)| before.memory_of(plan, site, route, &root));
+                let memory = known.unwrap_or_else(|| {
+                    next = next.wrapping_add(1);
+                    next
+                });
+                theirs.push(Some(Folder { root: Arc::new(root), memory }));
+            }
+            folders.push(theirs);
+        }
+        Ok(Self { folders, next })
     }
 
     /// Every folder, for the start-up line.
     pub fn iter(&self) -> impl Iterator<Item = &Root> {
-        self.0.iter().flatten().flatten().map(AsRef::as_ref)
+        self.folders.iter().flatten().flatten().map(|folder| &*folder.root)
     }
 
-    fn get(&self, id: RouteId) -> &Arc<Root> {
-        self.0[usize::from(id.site)][usize::from(id.route)].as_ref().expect("a route that serves files has a folder")
+    fn get(&self, id: RouteId) -> &Folder {
+        let folder = &self.folders[usize::from(id.site)][usize::from(id.route)];
+        folder.as_ref().expect("a route that serves files has a folder")
+    }
+
+    /// The number of the route of `plan` that answers alike from this very folder: all that goes into an entry is the same.
+    fn memory_of(&self, plan: &Plan, site: &Site, route: &Route, root: &Root) -> Option<u32> {
+        let alike = |(other, folders): (&Site, &Vec<Option<Folder>>)| {
+            let mut routes = other.routes.iter().zip(folders);
+            let found = routes.find(|(other, folder)| {
+                *other == route && folder.as_ref().is_some_and(|folder| folder.root.identity() == root.identity())
+            });
+            found.filter(|_| other.headers == site.headers)?.1.as_ref().map(|folder| folder.memory)
+        };
+        plan.sites.iter().zip(&self.folders).find_map(alike)
     }
 }
 
@@ -106,6 +145,7 @@ impl Files {
         runtime: &Rc<Runtime>,
         plan: &Arc<Plan>,
         (roots, shelf, helpers): (&Arc<Roots>, &Arc<Shelf>, &Helpers),
+        gate: &Rc<Gate>,
         counters: &Arc<Counters>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -119,7 +159,7 @@ impl Files {
             mode: plan.disk,
             revalidate_ms: plan.revalidate.as_millis() as u64,
             passing: Passing::default(),
-            gate: Rc::new(Gate::new(&plan.overload, counters)),
+            gate: Rc::clone(gate),
             missed_at: Cell::new(None),
         })
     }
@@ -146,7 +186,7 @@ impl Files {
 
     /// Looks `path` (normalized, with its slash) up; `strip` bytes of it belong to the route.
     pub fn find(&self, id: RouteId, strip: usize, path: &[u8], priority: Priority) -> Found {
-        let key = Key { site: id.site, route: id.route, path };
+        let key = Key { memory: self.roots.get(id).memory, path };
         let now = self.runtime.clock().ticks();
         let Some(entry) = self.shelf.get(&key) else {
             self.counters.misses.add(1);
@@ -170,14 +210,14 @@ impl Files {
 
     /// Steps 2 and 3 of the order; `known` is what memory holds and no longer vouches for.
     fn read(&self, id: RouteId, strip: usize, path: &[u8], known: Option<Arc<Entry>>, priority: Priority) -> Found {
-        let key = Key { site: id.site, route: id.route, path };
+        let key = Key { memory: self.roots.get(id).memory, path };
         // Somebody has asked a helper already: the answer is on its way, and asking the kernel again would only repeat its no.
         if self.plan.shared_jobs
             && let Some(later) = self.fetches.join(&key)
         {
             return self.or_memory(later, known);
         }
-        let target = Target { plan: &self.plan, root: self.roots.get(id), id, path, strip };
+        let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { self.without_waiting() };
             let worth_keeping = known.is_some() || self.shelf.wants(&key);

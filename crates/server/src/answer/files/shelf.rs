@@ -1,4 +1,4 @@
-//! The memory cache: entries by site, route and path, within a budget of bytes, shared by all workers.
+//! The memory cache: entries by route and path, within a budget of bytes, shared by all workers.
 //!
 //! quick_cache keeps what is asked for again and lets a scan pass through. Once the budget is nearly used up, an entry must be
 //! asked for twice before it is kept at all: a first sight costs a slot in a small table instead of evicting something.
@@ -31,10 +31,8 @@ pub struct Shelf {
 /// What an entry is found by. The path is normalized and begins with a slash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key<P> {
-    /// The site's place in the plan.
-    pub site: u16,
-    /// The route's place in the site.
-    pub route: u16,
+    /// The route's number, which it keeps over reloads that do not concern it.
+    pub memory: u32,
     /// The path.
     pub path: P,
 }
@@ -133,21 +131,21 @@ impl Shelf {
 impl Key<&[u8]> {
     /// The key with a path of its own.
     pub fn into_owned(self) -> OwnedKey {
-        Key { site: self.site, route: self.route, path: self.path.into() }
+        Key { memory: self.memory, path: self.path.into() }
     }
 }
 
 impl OwnedKey {
     /// The key with a borrowed path.
     pub fn as_ref(&self) -> Key<&[u8]> {
-        Key { site: self.site, route: self.route, path: &self.path }
+        Key { memory: self.memory, path: &self.path }
     }
 }
 
 // `[u8]` and `SmallVec` hash alike, so the derived `Hash` of both keys agrees.
 impl Equivalent<OwnedKey> for Key<&[u8]> {
     fn equivalent(&self, key: &OwnedKey) -> bool {
-        (self.site, self.route) == (key.site, key.route) && *self.path == *key.path
+        self.memory == key.memory && *self.path == *key.path
     }
 }
 
@@ -171,7 +169,7 @@ mod tests {
     use amped_wire::status::Status;
 
     fn key(path: &str) -> Key<&[u8]> {
-        Key { site: 0, route: 0, path: path.as_bytes() }
+        Key { memory: 0, path: path.as_bytes() }
     }
 
     fn absent() -> Loaded {
@@ -184,7 +182,7 @@ mod tests {
         shelf.keep(&key("/a"), absent(), None, 5);
         assert!(shelf.get(&key("/a")).is_some());
         assert!(shelf.get(&key("/b")).is_none());
-        assert!(shelf.get(&Key { site: 1, ..key("/a") }).is_none());
+        assert!(shelf.get(&Key { memory: 1, ..key("/a") }).is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use amped_runtime::Sleep;
-use amped_runtime::disk::{Class, Helpers, Job, Place, is_warm, stamp};
+use amped_runtime::disk::{Ability, Class, Helpers, Job, Place, is_resident, is_warm, stamp};
 use amped_runtime::net::Stream;
 
 use super::entry::FileContent;
@@ -26,8 +26,9 @@ pub struct Transfer {
     content: FileContent,
     /// What is still to be sent.
     left: Range<u64>,
-    /// Everything before this is in memory.
+    /// Everything before this is in memory, or was in the turn that began at `seen`.
     warm_until: u64,
+    seen: Option<Instant>,
     warming: Option<Job<io::Result<Window>>>,
     /// The window before `warm_until`, if it is in memory of our own.
     carried: Option<Carried>,
@@ -96,7 +97,7 @@ impl Transfer {
     pub fn new(content: &FileContent, range: Range<u64>) -> Self {
         let (content, warm_until) = (content.clone(), range.start);
         let (warming, carried, pause) = (None, None, None);
-        Self { content, warm_until, left: range, warming, carried, pause, pace: Pace::default() }
+        Self { content, warm_until, seen: None, left: range, warming, carried, pause, pace: Pace::default() }
     }
 
     /// Whether everything has been handed to the kernel.
@@ -126,6 +127,11 @@ impl Transfer {
         let window = self.warm_until.min(self.left.end) - self.left.start;
         let runtime = means.stream.runtime();
         let Some(share) = means.budget.share(runtime.clock().now(), window) else { return Poll::Ready(Ok(0)) };
+        if self.has_gone(means, share as usize) {
+            // A job under way is for the next window.
+            (self.warm_until, self.warming) = (self.left.start, None);
+            return self.poll_warm(means, context).map_ok(|()| 0);
+        }
         let (file, stream, at) = (&self.content.file, means.stream, self.left.start);
         let send = || match &mut self.carried {
             Some(carried) => carried.poll_send(stream, at, share as usize, context),
@@ -146,6 +152,17 @@ impl Transfer {
         }
         self.prepare_next(means);
         Poll::Ready(Ok(sent))
+    }
+
+    /// Whether the kernel has dropped what is to be sent now: a client may take minutes for a window, and where memory is short
+    /// the loop would wait for the disk (176 ms were seen). Asked once a turn.
+    fn has_gone(&mut self, means: Means<'_>, share: usize) -> bool {
+        let now = Some(means.stream.runtime().clock().now());
+        let can_tell = means.mode == DiskMode::Amped
+            && self.content.file.place() == Place::Own
+            && self.content.root.mount().ability() == Ability::NoWait;
+        let is_known = std::mem::replace(&mut self.seen, now) == now;
+        can_tell && !is_known && is_resident(&self.content.file, self.left.start, share) == Some(false)
     }
 
     /// The window is on the disk: waits for the helper that brings it in.
@@ -174,6 +191,7 @@ impl Transfer {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
         self.warm_until = start + window as u64;
+        self.seen = Some(means.stream.runtime().clock().now());
         self.carried = warmed.carried(start);
         Poll::Ready(Ok(()))
     }
@@ -198,6 +216,7 @@ impl Transfer {
             return false;
         }
         self.warm_until = start + window;
+        self.seen = Some(means.stream.runtime().clock().now());
         self.carried = None;
         true
     }

@@ -1,0 +1,38 @@
+//! `amped reload`, `upgrade`, `stop` and `status`: a word to a server that runs, and its answer.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::supervise::control::{self, Refusal, Request};
+
+/// Which server is meant.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Its PID file [default: amped.pid in $XDG_RUNTIME_DIR or /run]
+    #[arg(long, value_name = "PATH")]
+    pid_file: Option<PathBuf>,
+}
+
+impl Which {
+    /// Asks, and says what was answered.
+    pub(super) fn ask(self, request: Request) -> Result<(), Failure> {
+        match control::ask(self.pid_file.as_deref(), request) {
+            Ok(words) => {
+                println!("{}", words.trim_end());
+                Ok(())
+            }
+            // What was asked for is the case.
+            Err(Refusal::NotRunning(path)) if request == Request::Stop => {
+                println!("not running: nobody has {}", path.display());
+                Ok(())
+            }
+            Err(Refusal::NotRunning(path)) => Err(Failure::Failed(format!(
+                "not running: nobody has {}; name another with --pid-file",
+                path.display()
+            ))),
+            Err(Refusal::Refused(words)) => Err(Failure::Failed(words)),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The listening tasks of a worker: started and stopped while others go on.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use amped_runtime::net::Listener;
+
+use crate::converse::Context;
+use crate::listen::{self, Reception};
+
+/// What a worker listens on.
+#[derive(Debug)]
+pub struct Accepting {
+    context: Rc<Context>,
+    reception: Rc<Reception>,
+    listeners: RefCell<Vec<Rc<Listener>>>,
+    one_by_one: Rc<OneByOne>,
+}
+
+/// The task of a worker that serves one connection at a time: it is not asked but dropped.
+#[derive(Debug, Default)]
+struct OneByOne {
+    stopped: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Accepting {
+    /// Listens nowhere yet.
+    pub fn new(context: &Rc<Context>, reception: &Rc<Reception>) -> Self {
+        let (context, reception) = (Rc::clone(context), Rc::clone(reception));
+        Self { context, reception, listeners: RefCell::default(), one_by_one: Rc::default() }
+    }
+
+    /// Accepts connections from these sockets as well.
+    pub fn start(&self, sockets: Vec<OwnedFd>) {
+        let listener = |socket| Listener::new(self.context.runtime(), socket);
+        let complain = |error| eprintln!("amped: a listening socket: {error}");
+        let listeners = sockets.into_iter().map(listener).filter_map(|made| made.map_err(complain).ok()).map(Rc::new);
+        let of_its_own = || (Rc::clone(&self.context), Rc::clone(&self.reception));
+        if self.context.answers().plan().serves_one_by_one() {
+            let (context, reception) = of_its_own();
+            return self
+                .one_by_one
+                .spawn(&context.clone(), listen::receive_one_by_one(listeners.collect(), context, reception));
+        }
+        for listener in listeners {
+            let (context, reception) = of_its_own();
+            self.listeners.borrow_mut().push(Rc::clone(&listener));
+            self.context.runtime().spawn_vital(listen::receive(listener, context, reception));
+        }
+    }
+
+    /// What is listened on now.
+    pub fn listeners(&self) -> Ref<'_, Vec<Rc<Listener>>> {
+        self.listeners.borrow()
+    }
+
+    /// Lets go of every address but these. A connection of which the kernel knows that says nothing yet is accepted after a
+    /// second (`Listener::defer`), so that is how long it goes on; closing the socket resets whatever is left.
+    pub fn only(&self, addresses: &[SocketAddr]) {
+        let mut listeners = self.listeners.borrow_mut();
+        for listener in listeners.extract_if(.., |listener| !addresses.contains(&listener.address())) {
+            let runtime = Rc::clone(self.context.runtime());
+            self.context.runtime().spawn(async move {
+                runtime.sleep(DEFERRED).await;
+                listener.stop();
+            });
+        }
+    }
+
+    /// Accepts what has come, and no more.
+    pub async fn stop(&self) {
+        self.one_by_one.stop();
+        let listeners: Vec<Weak<Listener>> =
+            self.listeners.take().iter().inspect(|one| one.stop()).map(Rc::downgrade).collect();
+        let runtime = self.context.runtime();
+        let end = runtime.clock().now() + DEFERRED;
+        while listeners.iter().any(|listener| listener.strong_count() > 0) && runtime.clock().now() < end {
+            runtime.sleep(INTERVAL).await;
+        }
+    }
+}
+
+impl OneByOne {
+    fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {
+        let this = Rc::clone(self);
+        context.runtime().spawn_vital(async move {
+            let mut receive = std::pin::pin!(receive);
+            std::future::poll_fn(|task| {
+                if this.stopped.get() {
+                    return Poll::Ready(());
+                }
+                *this.waker.borrow_mut() = Some(task.waker().clone());
+                receive.as_mut().poll(task)
+            })
+            .await;
+        });
+    }
+
+    fn stop(&self) {
+        self.stopped.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// How long TCP_DEFER_ACCEPT keeps a silent connection, and a little.
+const DEFERRED: Duration = Duration::from_millis(1100);
+const INTERVAL: Duration = Duration::from_millis(1);
