@@ -196,8 +196,9 @@ impl Client {
                 return Err(format!("an answer before its request, and no end: {answer:?}"));
             }
             model.judge(world, &site.names[asked.name].file, &asked, &answer)?;
-            let is_limited = answer.status == 429 && model.excuses.limits;
-            if self.manner.is_strict && answer.status >= 400 && !matches!(answer.status, 403 | 404 | 416) && !is_limited
+            let is_excused = (answer.status == 429 && model.excuses.limits)
+                || (answer.status == 503 && model.excuses.overload && model.excuses.waits);
+            if self.manner.is_strict && answer.status >= 400 && !matches!(answer.status, 403 | 404 | 416) && !is_excused
             {
                 return Err(format!("{} where all is well, to {asked:?}", answer.status));
             }

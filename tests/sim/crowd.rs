@@ -148,6 +148,9 @@ impl Crowd {
         }
         if !self.is_healed && now >= self.heals_at {
             self.is_healed = true;
+            // A loop that waits for the disk itself may have been in one turn until long after that.
+            self.drains_at += now - self.heals_at;
+            self.heals_at = now;
             *world.faults() = self.healed.clone();
             for (number, client) in (0u32..).zip(&mut self.clients) {
                 client.hurry();

@@ -15,6 +15,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use amped::config::choice::DiskMode;
+use amped_runtime::disk::Place;
+use amped_runtime::sim::Faults;
+use scenario::Scenario;
 use stage::Outcome;
 
 /// As many seeds as can be run whenever something changes; `AMPED_SIM_SEEDS=FROM..TO` runs others.
@@ -77,6 +81,23 @@ fn one_seed_is_one_story() {
     }
     let two = [alone(1, false), alone(2, false)];
     assert_ne!(two[0].digest, two[1].digest, "seeds differ");
+}
+
+/// Found by seed 1871: of a remote file that the loop sends by itself the version was asked for once a window, so a download during
+/// which it was written anew ended whole, and was a mixture.
+#[test]
+fn a_remote_file_that_the_loop_sends_itself_is_one_version() {
+    let play = |seed| {
+        let mut scenario = Scenario::new(seed);
+        (scenario.plan.disk, scenario.place, scenario.files) = (DiskMode::Inline, Place::Remote, (1, 3, false));
+        (scenario.excuses.overload, scenario.excuses.waits) = (true, true);
+        (scenario.faults, scenario.change_every) = (Faults { send_buffer: 4000, ..Faults::none() }, 20_000_000);
+        std::thread::spawn(move || stage::play(seed, scenario, false)).join().expect("no panic")
+    };
+    let outcomes: Vec<Outcome> = (0..16).map(play).collect();
+    let faults: Vec<&String> = outcomes.iter().flat_map(|outcome| &outcome.faults).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 8);
 }
 
 /// On a thread of its own, which has no memory of other seeds.

@@ -42,6 +42,8 @@ pub struct Excuses {
     pub overload: bool,
     /// Clients are limited: 429.
     pub limits: bool,
+    /// The loop waits for the disk itself (`disk = "inline"`), so that a healthy one too may keep it longer than it is to take.
+    pub waits: bool,
 }
 
 /// What answers are judged by.
@@ -87,7 +89,9 @@ impl Model {
         let disk_errors = self.excuses.disk_errors && !is_recovered;
         let closes_at_fault = answer.closes && answer.status >= 400;
         match (asked.what, answer.status) {
-            (_, 503) if (self.excuses.overload && !is_recovered) || disk_errors => return Ok(()),
+            (_, 503) if (self.excuses.overload && (!is_recovered || self.excuses.waits)) || disk_errors => {
+                return Ok(());
+            }
             (_, 429) if self.excuses.limits => return Ok(()),
             // A head that took too long, or of which the end never came.
             (_, 408) if closes_at_fault => return Ok(()),
@@ -135,7 +139,16 @@ impl Model {
             _ => false,
         };
         let Some(version) = living.flatten().find(|bytes| is_right(bytes)) else {
-            return wrong("these bytes were not on the disk at any moment of the window");
+            let alike = |at: &usize| {
+                let bytes = history[*at].bytes.as_deref().unwrap_or_default();
+                bytes.iter().zip(&answer.body).take_while(|(one, other)| one == other).count()
+            };
+            let nearest = (0..history.len()).max_by_key(alike).map(|at| (&history[at], alike(&at)));
+            let nearest = nearest.map(|(version, alike)| {
+                let length = version.bytes.as_ref().map(|bytes| bytes.len());
+                format!("{alike} bytes are those of the version from {} on, of {length:?}", version.from)
+            });
+            return wrong(&format!("not on the disk at any moment from {from} on; {}", nearest.unwrap_or_default()));
         };
         if let Some(tag) =
             answer.etag.as_ref().filter(|tag| !tag.starts_with("W/") && answer.status == 200 && !asked.head_only)

@@ -48,7 +48,8 @@ impl Scenario {
             plan.clients.requests = Some(random.between(1, 50) as u32);
             plan.clients.burst = random.between(1, 20) as u32;
         }
-        let excuses = Excuses { disk_errors, overload: !is_calm, limits: plan.clients.is_set() };
+        let waits = plan.disk == DiskMode::Inline;
+        let excuses = Excuses { disk_errors, overload: !is_calm, limits: plan.clients.is_set(), waits };
         let count = match random.below(100) {
             0..=74 => random.between(1, 40),
             75..=97 => random.between(40, 200),

@@ -27,7 +27,11 @@ pub struct Outcome {
 
 /// Runs a seed on this thread.
 pub fn run(seed: u64, tells: bool) -> Outcome {
-    let mut scenario = Scenario::new(seed);
+    play(seed, Scenario::new(seed), tells)
+}
+
+/// Runs a scenario that need not be the seed's own.
+pub fn play(seed: u64, mut scenario: Scenario, tells: bool) -> Outcome {
     if tells {
         eprintln!("{:#?}\n{:?}\n{} clients", scenario.faults, scenario.plan, scenario.clients.len());
     }

@@ -139,7 +139,7 @@ impl World {
         }
         // Never less than there is: epoll(7) lets readers conclude from a short count that nothing is left.
         let count = connection.inbox.len().min(memory.len());
-        connection.inbox.drain(..count).zip(&mut *memory).for_each(|(byte, place)| *place = byte);
+        memory[..count].copy_from_slice(&take(&mut connection.inbox, count));
         self.note("recv", at as u64, count as u64);
         Ok(count)
     }
@@ -151,17 +151,12 @@ impl World {
         if room > 1 && self.random.chance(self.faults.short_write) {
             room = self.random.between(1, room);
         }
-        let mut left = room as usize;
-        let unsent = &mut self.connections[at].unsent;
-        let before = unsent.len();
-        for bytes in queue.slices(MAX_VECTORS) {
-            let taken = &bytes[..bytes.len().min(left)];
-            unsent.extend(taken);
-            left -= taken.len();
+        let mut bytes = Vec::with_capacity(room as usize);
+        for slice in queue.slices(MAX_VECTORS) {
+            bytes.extend_from_slice(&slice[..slice.len().min(room as usize - bytes.len())]);
         }
-        let sent = unsent.len() - before;
-        self.sent(at, sent);
-        Ok(sent)
+        self.sent(at, &bytes);
+        Ok(bytes.len())
     }
 
     /// sendfile(2).
@@ -171,8 +166,7 @@ impl World {
         let room =
             if room > 1 && self.random.chance(self.faults.short_write) { self.random.between(1, room) } else { room };
         let bytes = self.file_bytes(file, offset, room as usize)?;
-        self.connections[at].unsent.extend(&bytes);
-        self.sent(at, bytes.len());
+        self.sent(at, &bytes);
         Ok(bytes.len())
     }
 
@@ -192,11 +186,9 @@ impl World {
         }
     }
 
-    fn sent(&mut self, at: usize, count: usize) {
-        let unsent = &mut self.connections[at].unsent;
-        let new = unsent.len() - count;
-        let print = fingerprint(&unsent.make_contiguous()[new..]);
-        self.note("send", at as u64, print);
+    fn sent(&mut self, at: usize, bytes: &[u8]) {
+        self.connections[at].unsent.extend(bytes);
+        self.note("send", at as u64, fingerprint(bytes));
         self.keep_moving(at);
     }
 
@@ -375,7 +367,7 @@ impl World {
         }
         let room = self.faults.client_buffer.saturating_sub(connection.delivered.len() as u64);
         let count = (connection.unsent.len() as u64).min(room).min(segment) as usize;
-        connection.delivered.extend(connection.unsent.drain(..count));
+        connection.delivered.extend(&take(&mut connection.unsent, count));
         let is_end = connection.unsent.is_empty() && connection.server_fin;
         connection.client_end |= is_end;
         let who = connection.who;
@@ -415,4 +407,13 @@ impl World {
         let (least, most) = self.faults.latency;
         self.random.between(least, most)
     }
+}
+
+/// The first bytes of a queue, taken by the slice and not one by one.
+pub(super) fn take(queue: &mut VecDeque<u8>, count: usize) -> Vec<u8> {
+    let (front, back) = queue.as_slices();
+    let split = count.min(front.len());
+    let bytes = [&front[..split], &back[..count - split]].concat();
+    queue.drain(..count);
+    bytes
 }

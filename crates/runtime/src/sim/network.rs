@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::connection::{Connection, Packet, Server};
+use super::connection::{Connection, Packet, Server, take};
 use super::events::Event;
 use super::world::World;
 
@@ -81,7 +81,7 @@ impl World {
         let connection = &mut self.connections[line.0];
         if !connection.delivered.is_empty() {
             let count = connection.delivered.len().min(limit);
-            let bytes = connection.delivered.drain(..count).collect();
+            let bytes = take(&mut connection.delivered, count);
             self.keep_moving(line.0);
             return Received::Bytes(bytes);
         }

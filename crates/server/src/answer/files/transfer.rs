@@ -127,7 +127,13 @@ impl Transfer {
         let window = self.warm_until.min(self.left.end) - self.left.start;
         let runtime = means.stream.runtime();
         let Some(share) = means.budget.share(runtime.clock().now(), window) else { return Poll::Ready(Ok(0)) };
-        if self.has_gone(means, share as usize) {
+        let is_new_turn = self.seen.replace(runtime.clock().now()) != Some(runtime.clock().now());
+        // A client may take minutes for a window, and the file may be another by then. To find that out when the bytes have gone is
+        // too late for the last ones: the client would have all it was promised, and a mixture.
+        if is_new_turn && self.carried.is_none() {
+            self.content.check_version()?;
+        }
+        if is_new_turn && self.has_gone(means, share as usize) {
             // A job under way is for the next window.
             (self.warm_until, self.warming) = (self.left.start, None);
             return self.poll_warm(means, context).map_ok(|()| 0);
@@ -142,8 +148,8 @@ impl Transfer {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
         self.left.start += sent as u64;
-        // A client may take so long for a window that the file is another by its end.
-        if file.place() != Place::Remote {
+        // Another process may have changed it between the question and the sending. What a helper has read is one version.
+        if self.carried.is_none() {
             self.content.check_version()?;
         }
         self.pace.note(means.stream, self.left.start, means.trims);
@@ -156,13 +162,11 @@ impl Transfer {
 
     /// Whether the kernel has dropped what is to be sent now: a client may take minutes for a window, and where memory is short
     /// the loop would wait for the disk (176 ms were seen). Asked once a turn.
-    fn has_gone(&mut self, means: Means<'_>, share: usize) -> bool {
-        let now = Some(means.stream.runtime().clock().now());
+    fn has_gone(&self, means: Means<'_>, share: usize) -> bool {
         let can_tell = means.mode == DiskMode::Amped
             && self.content.file.place() == Place::Own
             && self.content.root.mount().ability() == Ability::NoWait;
-        let is_known = std::mem::replace(&mut self.seen, now) == now;
-        can_tell && !is_known && is_resident(&self.content.file, self.left.start, share) == Some(false)
+        can_tell && is_resident(&self.content.file, self.left.start, share) == Some(false)
     }
 
     /// The window is on the disk: waits for the helper that brings it in.
