@@ -26,7 +26,7 @@ pub struct Transfer {
     content: FileContent,
     /// What is still to be sent.
     left: Range<u64>,
-    /// Everything before this is in memory, or was in the turn that began at `seen`.
+    /// Everything before this is in memory, or was at `seen`.
     warm_until: u64,
     seen: Option<Instant>,
     warming: Option<Job<io::Result<Window>>>,
@@ -155,13 +155,13 @@ impl Transfer {
     }
 
     /// Whether the kernel has dropped what is to be sent now: a client may take minutes for a window, and where memory is short
-    /// the loop would wait for the disk (176 ms were seen). Asked once a turn.
+    /// the loop would wait for the disk (176 ms were seen). Not asked of fast readers, who leave it no time.
     fn has_gone(&mut self, means: Means<'_>, share: usize) -> bool {
-        let now = Some(means.stream.runtime().clock().now());
+        let now = means.stream.runtime().clock().now();
         let can_tell = means.mode == DiskMode::Amped
             && self.content.file.place() == Place::Own
             && self.content.root.mount().ability() == Ability::NoWait;
-        let is_known = std::mem::replace(&mut self.seen, now) == now;
+        let is_known = self.seen.replace(now).is_some_and(|seen| now - seen < REMEMBERED);
         can_tell && !is_known && is_resident(&self.content.file, self.left.start, share) == Some(false)
     }
 
@@ -270,6 +270,8 @@ impl FileContent {
 const WINDOW: u64 = 1024 * 1024;
 /// The same where it takes memory of our own.
 const REMOTE_WINDOW: u64 = 256 * 1024;
+/// The kernel drops what nobody has read for seconds, or for less when memory is very short.
+const REMEMBERED: Duration = Duration::from_millis(20);
 /// How long a transfer leaves the helpers alone that had no time for it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What one transfer may send in a turn, about 50 us of the loop's time.
