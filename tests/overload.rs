@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use harness::stall::Hanging;
-use harness::{Client, Driver, Folder, Server, get, on_every_driver, on_every_loop, wait_until};
+use harness::{Client, Driver, Folder, Over, Server, get, on_every_driver, on_every_loop, wait_until};
 
 on_every_driver!(a_client_that_asks_too_often_is_told_so);
 on_every_loop!(
@@ -77,6 +77,7 @@ fn a_drowned_loop_serves_what_it_can(driver: Driver) {
     let (seen, end) = (Seen::default(), AtomicBool::new(false));
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
+        let over = Over(&end);
         drown(scope, &server, (48, "/.amped-test/burn/2000"), &seen, &end);
         wait_until("requests are refused", || seen.refused.load(Relaxed) > 100);
         let (before, start) = (seen.served.load(Relaxed), Instant::now());
@@ -86,7 +87,7 @@ fn a_drowned_loop_serves_what_it_can(driver: Driver) {
             delays.push(asked.elapsed());
         }
         let served = seen.served.load(Relaxed) - before;
-        end.store(true, Relaxed);
+        drop(over);
         // Two milliseconds each: about 900 would be all there is time for, on a processor of one's own.
         assert!(served > 200, "only {served} were served");
     });
@@ -120,14 +121,16 @@ body = "well\n"
 "#;
     let server = burning(driver, &folder, routes);
     assert_eq!(server.get("/small-talk").status(), 200);
+    let mut health = server.connect();
     let (seen, essential, end) = (Seen::default(), Seen::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let over = Over(&end);
         drown(scope, &server, (32, "/.amped-test/burn/2000"), &seen, &end);
         drown(scope, &server, (16, "/.amped-test/burn/2000/essential"), &essential, &end);
         wait_until("requests are refused", || seen.refused.load(Relaxed) > 100);
         wait_until("the sheddable are refused", || server.get("/small-talk").status() == 503);
-        (0..20).for_each(|_| assert_eq!(server.get("/health").status(), 200));
-        end.store(true, Relaxed);
+        (0..20).for_each(|_| assert_eq!(health.get("/health").status(), 200));
+        drop(over);
     });
     assert!(essential.served.load(Relaxed) > 0 && essential.refused.load(Relaxed) == 0);
     assert!(server.number("/counters/shed_sheddable") > 0);
@@ -174,6 +177,7 @@ fn a_slow_disk_costs_only_those_who_wait_for_it(driver: Driver) {
     let (served, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
+        let over = Over(&end);
         // A disk that answers four at a time, now and then.
         scope.spawn(|| {
             while !end.load(Relaxed) {
@@ -207,7 +211,7 @@ fn a_slow_disk_costs_only_those_who_wait_for_it(driver: Driver) {
             delays.push(asked.elapsed());
             std::thread::sleep(Duration::from_millis(1));
         }
-        end.store(true, Relaxed);
+        drop(over);
     });
     delays.sort();
     assert!(delays[delays.len() * 19 / 20] < Duration::from_millis(20), "95%: {:?}", delays[delays.len() * 19 / 20]);

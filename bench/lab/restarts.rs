@@ -24,8 +24,12 @@ use crate::bench::report::{median, millis};
 /// The server did not start, refused a reload or an upgrade, or did not come back.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let root = corpus::plain()?;
-    let server =
-        Supervised::start(lab, "lab-restarts", Box::new(move |_, port, round| configuration(&root, port, round)))?;
+    let server = Supervised::start(
+        lab,
+        "lab-restarts",
+        Box::new(move |_, port, round| configuration(&root, port, round)),
+        |_| Ok(()),
+    )?;
     let mut notes = Vec::new();
     let quiet = bother(&server, lab, lab.pick(3, 10), |_| {
         sleep(Duration::from_secs(1));

@@ -24,6 +24,7 @@ pub use client::{Answer, Client, get};
 pub use folder::{Folder, pattern};
 pub use server::{Driver, Server, binary, binary_as_nobody, copy_of_binary, is_root};
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Makes a test of each function for every driver of event loops.
@@ -106,6 +107,15 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says that it is over when dropped, also by a panic: threads of a scope that nobody told would never let it end.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

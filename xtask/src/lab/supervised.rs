@@ -28,12 +28,20 @@ pub struct Size {
 }
 
 impl Supervised {
+    /// Starts it when `prepare` has put into its folder what it needs there.
+    ///
     /// # Errors
     /// It did not start.
-    pub fn start(lab: &Lab, name: &str, configuration: Configuration) -> Result<Self> {
+    pub fn start(
+        lab: &Lab,
+        name: &str,
+        configuration: Configuration,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let mut folder = PathBuf::new();
         let running = Running::launch(name, None, |run, port| {
             folder = run.into();
+            prepare(run)?;
             fs::write(run.join("amped.toml"), configuration(run, port, 0))?;
             let mut command = Command::new(&lab.amped);
             command.arg("run").arg("-c").arg(run.join("amped.toml")).arg("--pid-file").arg(run.join("amped.pid"));

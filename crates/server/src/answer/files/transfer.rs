@@ -26,7 +26,7 @@ pub struct Transfer {
     content: FileContent,
     /// What is still to be sent.
     left: Range<u64>,
-    /// Everything before this is in memory, or was in the turn that began at `seen`.
+    /// Everything before this is in memory, or was at `seen`.
     warm_until: u64,
     seen: Option<Instant>,
     warming: Option<Job<io::Result<Window>>>,
@@ -127,13 +127,14 @@ impl Transfer {
         let window = self.warm_until.min(self.left.end) - self.left.start;
         let runtime = means.stream.runtime();
         let Some(share) = means.budget.share(runtime.clock().now(), window) else { return Poll::Ready(Ok(0)) };
-        let is_new_turn = self.seen.replace(runtime.clock().now()) != Some(runtime.clock().now());
+        let now = runtime.clock().now();
+        let seen = self.seen.replace(now);
         // A client may take minutes for a window, and the file may be another by then. To find that out when the bytes have gone is
         // too late for the last ones: the client would have all it was promised, and a mixture.
-        if is_new_turn && self.carried.is_none() {
+        if seen != Some(now) && self.carried.is_none() {
             self.content.check_version()?;
         }
-        if is_new_turn && self.has_gone(means, share as usize) {
+        if seen.is_none_or(|seen| now - seen >= REMEMBERED) && self.has_gone(means, share as usize) {
             // A job under way is for the next window.
             (self.warm_until, self.warming) = (self.left.start, None);
             return self.poll_warm(means, context).map_ok(|()| 0);
@@ -161,7 +162,7 @@ impl Transfer {
     }
 
     /// Whether the kernel has dropped what is to be sent now: a client may take minutes for a window, and where memory is short
-    /// the loop would wait for the disk (176 ms were seen). Asked once a turn.
+    /// the loop would wait for the disk (176 ms were seen). Not asked of fast readers, who leave it no time.
     fn has_gone(&self, means: Means<'_>, share: usize) -> bool {
         let can_tell = means.mode == DiskMode::Amped
             && self.content.file.place() == Place::Own
@@ -274,6 +275,8 @@ impl FileContent {
 const WINDOW: u64 = 1024 * 1024;
 /// The same where it takes memory of our own.
 const REMOTE_WINDOW: u64 = 256 * 1024;
+/// The kernel drops what nobody has read for seconds, or for less when memory is very short.
+const REMEMBERED: Duration = Duration::from_millis(20);
 /// How long a transfer leaves the helpers alone that had no time for it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What one transfer may send in a turn, about 50 us of the loop's time.
