@@ -195,6 +195,9 @@ fn follow(
 struct Seconds {
     /// How many each has told of; one that has ended has told of all.
     told: Vec<u32>,
+    /// Of the crowd, how many each had connected when it told last, and after which interval it ended.
+    connected: Vec<u64>,
+    ended: Vec<u32>,
     /// Those that are not complete, from number `first`.
     open: Vec<Interval>,
     first: u32,
@@ -202,11 +205,13 @@ struct Seconds {
 
 impl Seconds {
     fn new(workers: usize) -> Self {
-        Self { told: vec![0; workers], open: Vec::new(), first: 0 }
+        let connected = vec![0; workers];
+        Self { told: vec![0; workers], connected, ended: vec![u32::MAX; workers], open: Vec::new(), first: 0 }
     }
 
     fn add(&mut self, worker: usize, interval: Interval) -> Vec<Interval> {
         self.told[worker] = interval.index + 1;
+        self.connected[worker] = interval.idle_connected;
         let at = interval.index.saturating_sub(self.first) as usize;
         match self.open.get_mut(at) {
             Some(known) => known.join(&interval),
@@ -216,6 +221,7 @@ impl Seconds {
     }
 
     fn end(&mut self, worker: usize) -> Vec<Interval> {
+        self.ended[worker] = self.told[worker];
         self.told[worker] = u32::MAX;
         self.complete()
     }
@@ -224,7 +230,13 @@ impl Seconds {
         let told_by_all = self.told.iter().copied().min().unwrap_or(u32::MAX);
         let count = (told_by_all.saturating_sub(self.first) as usize).min(self.open.len());
         self.first += count as u32;
-        self.open.drain(..count).collect()
+        let mut complete: Vec<Interval> = self.open.drain(..count).collect();
+        for interval in &mut complete {
+            // Who ended a moment before the others had its crowd connected to the last.
+            let ended = self.ended.iter().zip(&self.connected).filter(|(ended, _)| **ended <= interval.index);
+            interval.idle_connected += ended.map(|(_, connected)| connected).sum::<u64>();
+        }
+        complete
     }
 }
 
@@ -274,5 +286,16 @@ mod tests {
         assert_eq!(answers(seconds.end(1)), [2], "who has ended has told of all");
         assert_eq!(answers(seconds.add(0, interval(2, 3))), [3]);
         assert_eq!(answers(seconds.end(0)), [0u64; 0]);
+    }
+
+    #[test]
+    fn who_ends_first_had_its_crowd_to_the_last() {
+        let mut seconds = Seconds::new(2);
+        let with = |index, idle_connected| Interval { index, idle_connected, ..Interval::default() };
+        let connected = |joined: Vec<Interval>| joined.iter().map(|one| one.idle_connected).collect::<Vec<_>>();
+        assert_eq!(connected(seconds.add(0, with(0, 70))), [0u64; 0]);
+        assert_eq!(connected(seconds.add(1, with(0, 30))), [100]);
+        assert_eq!(connected(seconds.end(1)), [0u64; 0]);
+        assert_eq!(connected(seconds.add(0, with(1, 70))), [100]);
     }
 }

@@ -133,10 +133,13 @@ async fn watch(load: Rc<Load>, control: Arc<Control>, mut sink: Sink) -> Result<
         Some(schedule) => {
             schedule.cut(Instant::now());
             let patience = Instant::now() + load.plan.timeout;
+            // The last answers come a moment after the last second, and belong to it.
+            let mut tick = second.since + TICK + TICK / 2;
             while !load.is_done() && Instant::now() < patience {
-                load.until(patience.min(second.since + TICK), || load.is_done()).await;
+                load.until(patience.min(tick), || load.is_done()).await;
                 if !load.is_done() {
                     sink(&second.take(&load))?;
+                    tick = second.since + TICK;
                 }
             }
             let unanswered = load.under_way.get() + schedule.waiting(Instant::now());

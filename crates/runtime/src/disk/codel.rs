@@ -71,6 +71,11 @@ impl Codel {
         admits
     }
 
+    /// Whether newcomers are counted, and the next may be refused.
+    pub(crate) fn is_wary(&self) -> bool {
+        self.wary > 0
+    }
+
     /// Nothing waits any more: whatever stood is gone.
     pub(crate) fn is_empty(&mut self, now: u64) {
         if now >= self.interval_end && self.wary > 0 {
@@ -85,7 +90,8 @@ impl Codel {
         let is_recent = now < self.interval_end + interval;
         let was_standing = self.is_standing;
         self.is_standing = is_recent && self.least_delay > self.target;
-        self.wary = match self.is_standing || std::mem::take(&mut self.has_refused) {
+        let has_refused = std::mem::take(&mut self.has_refused);
+        self.wary = match self.is_standing || has_refused {
             true => WARY_INTERVALS,
             false if is_recent => self.wary.saturating_sub(1),
             false => 0,
@@ -102,10 +108,10 @@ impl Codel {
     }
 }
 
-/// Long enough to tell a burst from a standing queue, and no longer than that takes to be noticed.
+/// Long enough to tell a burst from a standing queue, and, unless the target itself is longer, short enough to notice it soon.
 const LEAST_INTERVAL: u64 = 100_000;
 const USUAL_INTERVAL: u64 = 1_000_000;
-/// A second, with the usual target.
+/// A second at least, twenty with the server's default target of a second.
 const WARY_INTERVALS: u32 = 10;
 /// A few may always wait: a queue that is empty when a helper is free would waste the disk.
 const LEAST_ROOM: usize = 2;
@@ -155,7 +161,7 @@ mod tests {
         run(&mut codel, 1_000_000, 250, 50_000);
         codel.leaves(1_260_000, 1_000, 1_000);
         run(&mut codel, 1_300_000, 2, 30_000);
-        assert!(!codel.is_standing());
+        assert!(!codel.is_standing() && codel.is_wary());
     }
 
     #[test]
@@ -167,7 +173,7 @@ mod tests {
             assert!(!codel.is_standing() && codel.admits(15) && !codel.admits(25), "{round}");
         }
         run(&mut codel, 4_200_000, 1_150, 1_000);
-        assert!(codel.admits(10_000));
+        assert!(codel.admits(10_000) && !codel.is_wary());
         // A queue nobody comes to is forgotten at once.
         run(&mut codel, 6_000_000, 250, 50_000);
         run(&mut codel, 7_000_000, 1, 0);

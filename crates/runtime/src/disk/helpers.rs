@@ -115,6 +115,7 @@ pub(crate) struct Pool {
     replaced: AtomicU64,
     panicked: AtomicU64,
     is_standing: AtomicBool,
+    is_wary: AtomicBool,
 }
 
 struct Queues {
@@ -193,6 +194,7 @@ impl Helpers {
             replaced: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
             is_standing: AtomicBool::new(false),
+            is_wary: AtomicBool::new(false),
             ran: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -227,6 +229,11 @@ impl Helpers {
     /// Whether the queue's newest jobs go first: it is a standing one, or half full.
     pub fn is_overloaded(&self) -> bool {
         self.0.is_standing.load(Relaxed) || self.0.queued.load(Relaxed) * 2 >= self.0.bound
+    }
+
+    /// Whether the next job may be refused: the queue is, or lately was, a standing one, or it is half full.
+    pub fn may_refuse(&self) -> bool {
+        self.0.is_wary.load(Relaxed) || self.is_overloaded()
     }
 
     /// What the pool is doing now.
@@ -300,7 +307,7 @@ impl Pool {
         }
         // Who has waited too long is told now: the helpers may all be busy for a while.
         let late = Self::late(&mut queues);
-        self.late.fetch_add(u64::from(late.is_some()), Relaxed);
+        self.late.fetch_add(u64::from(late.as_ref().is_some_and(|late| late.work.is_wanted())), Relaxed);
         // Jobs that idle helpers are about to take do not wait.
         let free = queues.idle + self.helpers.saturating_sub(queues.threads);
         let has_room = match class {
@@ -477,7 +484,7 @@ impl Pool {
                         .front()
                         .map_or(0, |oldest| micros(clock::read().saturating_duration_since(oldest.since)));
                     let is_late = class != Class::Urgent && queues.codel.leaves(self.micros(), micros(delay), oldest);
-                    self.is_standing.store(queues.codel.is_standing(), Relaxed);
+                    self.publish(&queues.codel);
                     if is_late && waiting.class != Class::Essential {
                         drop(queues);
                         self.late.fetch_add(1, Relaxed);
@@ -497,7 +504,7 @@ impl Pool {
                 None => {
                     if class != Class::Urgent && queues.serve.is_empty() {
                         queues.codel.is_empty(self.micros());
-                        self.is_standing.store(queues.codel.is_standing(), Relaxed);
+                        self.publish(&queues.codel);
                     }
                     return (queues, None);
                 }
@@ -532,6 +539,12 @@ impl Pool {
         let mut lives = queues.serve.iter().map(|waiting| !self.is_dead(waiting.folder));
         let place = if is_bad { lives.rposition(|lives| lives) } else { lives.position(|lives| lives) };
         place.and_then(|place| queues.serve.remove(place))
+    }
+
+    /// Tells those who do not hold the queues' lock.
+    fn publish(&self, codel: &Codel) {
+        self.is_standing.store(codel.is_standing(), Relaxed);
+        self.is_wary.store(codel.is_wary(), Relaxed);
     }
 
     /// The oldest, if it has waited too long.

@@ -121,6 +121,25 @@ fn overloaded_the_last_to_come_is_the_first_to_go() {
 }
 
 #[test]
+fn a_standing_queue_refuses_newcomers_until_it_is_forgotten() {
+    let helpers = Helpers::with_target(1, 10_000, Duration::from_millis(2));
+    let slow = || helpers.submit(Class::Serve, || thread::sleep(Duration::from_millis(5)));
+    assert!(!helpers.may_refuse());
+    let mut jobs = Vec::new();
+    until("newcomers are refused", || {
+        jobs.extend([slow(), slow()]);
+        helpers.stats().no_room > 0
+    });
+    assert!(helpers.may_refuse());
+    drop(jobs);
+    // Intervals without a job: what was known of the queue is old.
+    until("it is forgotten", || {
+        thread::sleep(Duration::from_millis(250));
+        wait(slow()).is_ok() && !helpers.may_refuse()
+    });
+}
+
+#[test]
 fn a_full_queue_refuses_its_oldest() {
     let helpers = Helpers::new(1, 8);
     let held = Held::new(&helpers, Class::Serve);

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use self::supervisor::Supervisor;
 use crate::config::{self, Plan};
 use crate::worker::confine;
+use crate::worker::sockets::Sockets;
 
 /// What is to be served, and in which manner.
 #[derive(Debug)]
@@ -78,6 +79,19 @@ pub fn serve_until_told(mission: Mission) -> Result<(), Failure> {
         return server::serve_alone(&mission.source, plan);
     }
     Supervisor::new(mission, text, plan)?.run()
+}
+
+/// Binds what the plan asks for, and whether the service manager has done so already: then the plan asks for that.
+fn bind(plan: &mut Plan) -> Result<(Sockets, bool), String> {
+    let mut sockets = Sockets::default();
+    let given = notify::given_sockets()?;
+    let is_given = given.is_some();
+    if let Some((given, addresses)) = given {
+        (sockets, plan.listen) = (given, addresses);
+    }
+    sockets.add(sockets.missing(plan)?);
+    sockets.keep(plan);
+    Ok((sockets, is_given))
 }
 
 /// The terminal that this process was started at, if it was: its end comes as the signal that means a reload elsewhere.

@@ -16,7 +16,7 @@ use signal_hook::low_level;
 
 use super::child::State;
 use super::message::{self, Order, Report};
-use super::notify::{self, Notify};
+use super::notify::Notify;
 use super::takeover::LUGGAGE;
 use super::{Failure, Source, Terminal, VARIABLE};
 #[cfg(debug_assertions)]
@@ -65,14 +65,7 @@ struct Alone<'a> {
 /// # Errors
 /// What kept it from starting.
 pub fn serve_alone(source: &Source, mut plan: Plan) -> Result<(), Failure> {
-    let mut sockets = Sockets::default();
-    let given = notify::given_sockets()?;
-    let is_given = given.is_some();
-    if let Some((given, addresses)) = given {
-        (sockets, plan.listen) = (given, addresses);
-    }
-    sockets.add(sockets.missing(&plan)?);
-    sockets.keep(&plan);
+    let (sockets, is_given) = super::bind(&mut plan)?;
     // Before rights are given up: the socket may lie where only root may write.
     let admin = admin::Listener::of(&plan)?;
     serve(Kit { plan, sockets, admin }, source, &Master::Nobody(Arc::new(Notify::from_environment())), is_given)

@@ -11,7 +11,7 @@ use super::backoff::Backoff;
 use super::child::{Child, Outfit, State};
 use super::control::{Caller, Control, Request};
 use super::message::{Order, Report};
-use super::notify::{self, Notify};
+use super::notify::Notify;
 use super::{Failure, Mission, Source, Terminal, takeover};
 use crate::config::Plan;
 use crate::config::plan::Architecture;
@@ -79,14 +79,7 @@ impl Supervisor {
         let told = Told::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
         // Descriptors on their way to a server process count as this one's.
         amped_runtime::descriptor_limit();
-        let mut sockets = Sockets::default();
-        let given = notify::given_sockets()?;
-        let is_given = given.is_some();
-        if let Some((given, addresses)) = given {
-            (sockets, plan.listen) = (given, addresses);
-        }
-        sockets.add(sockets.missing(&plan)?);
-        sockets.keep(&plan);
+        let (sockets, is_given) = super::bind(&mut plan)?;
         let control = match &mission.pid_file {
             Some(path) => Some(Control::claim(path)?),
             None => Control::claim_usual(),
