@@ -129,8 +129,9 @@ impl Transfer {
         let Some(share) = means.budget.share(runtime.clock().now(), window) else { return Poll::Ready(Ok(0)) };
         let now = runtime.clock().now();
         let seen = self.seen.replace(now);
-        // A client may take minutes for a window, and the file may be another by then. To find that out when the bytes have gone is
-        // too late for the last ones: the client would have all it was promised, and a mixture.
+        // A client may take minutes for a window, and the file may be another by then. Asked before the bytes go, once a turn: to find
+        // out when they have gone is too late for the last ones, as the client would have all it was promised, and a mixture. What a
+        // helper has read is one version.
         if seen != Some(now) && self.carried.is_none() {
             self.content.check_version()?;
         }
@@ -149,10 +150,6 @@ impl Transfer {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
         self.left.start += sent as u64;
-        // Another process may have changed it between the question and the sending. What a helper has read is one version.
-        if self.carried.is_none() {
-            self.content.check_version()?;
-        }
         self.pace.note(means.stream, self.left.start, means.trims);
         if self.is_done() && self.pace.deep {
             means.stream.queue_ahead(false)?;
