@@ -3,10 +3,13 @@
 mod harness;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use harness::{Client, Driver, Folder, Server, get, on_every_driver, on_every_thread, pattern};
+use harness::{
+    Client, Driver, Folder, Server, get, on_every_driver, on_every_loop, on_every_thread, pattern, wait_until,
+};
 
 on_every_driver!(
     a_download_is_one_version_or_broken,
@@ -14,6 +17,7 @@ on_every_driver!(
     a_file_that_never_rests_is_never_torn,
 );
 on_every_thread!(a_file_is_seen_new_in_time);
+on_every_loop!(a_folder_is_seen_new_gone_and_back);
 
 fn a_file_is_seen_new_in_time(driver: Driver) {
     std::thread::scope(|scope| {
@@ -190,4 +194,37 @@ fn a_file_that_never_rests_is_never_torn(driver: Driver) {
         }
         assert!(answers > 10, "only {answers} answers");
     });
+}
+
+/// Releases behind a link, as many are deployed; and a folder that is not there for a while.
+fn a_folder_is_seen_new_gone_and_back(driver: Driver) {
+    let folder = Folder::on_disk();
+    let release = |number: u8| {
+        let path = folder.at(number.to_string());
+        fs::create_dir(&path).expect("own folder");
+        fs::write(path.join("page"), format!("release {number}\n")).expect("own file");
+        path
+    };
+    let (_, second) = (release(1), release(2));
+    symlink("1", folder.at("current")).expect("own link");
+    let server = Server::serve(driver, &folder.at("current"));
+    let mut client = server.connect();
+    assert_eq!(client.get("/page").text(), "release 1\n");
+    symlink("2", folder.at("next")).expect("own link");
+    fs::rename(folder.at("next"), folder.at("current")).expect("own link");
+    wait_until("the next release", || client.get("/page").text() == "release 2\n");
+    wait_until("it is said", || server.said().contains("current is another folder now, which is served from here on"));
+
+    fs::rename(&second, folder.at("away")).expect("own folder");
+    wait_until("it is missed", || server.said().contains("current is gone;"));
+    assert_eq!(client.get("/missing").status(), 500, "nobody knows what should be there");
+    fs::remove_dir_all(folder.at("away")).expect("own folder");
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(client.get("/page").text(), "release 2\n", "memory knows");
+    assert_eq!(client.get("/").status(), 500);
+    symlink("3", folder.at("next")).expect("own link");
+    release(3);
+    fs::rename(folder.at("next"), folder.at("current")).expect("own link");
+    wait_until("what was put there", || client.get("/page").text() == "release 3\n");
+    assert_eq!(client.get("/missing").status(), 404);
 }

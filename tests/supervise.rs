@@ -4,7 +4,7 @@ mod harness;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -170,6 +170,29 @@ fn what_a_sandbox_shuts_is_reloaded_in_another_process() {
     wait_until("the first is gone", || !is_alive(first));
     assert!(load.end() > 100);
 }
+
+#[test]
+fn a_release_behind_a_link_is_served_by_whoever_may_open_it() {
+    for sandbox in [false, true] {
+        let server = Supervised::start_as(&format!("sandbox = {sandbox}\n{CURRENT}"), |_, folder| {
+            symlink("site", folder.join("current")).expect("own link");
+        });
+        let load = Load::on(server.address(), 3);
+        let first = server.server();
+        let confined = sandbox && server.said().contains("alone (Landlock)");
+        symlink("other", server.path("next")).expect("own link");
+        fs::rename(server.path("next"), server.path("current")).expect("own link");
+        wait_until("the other folder", || server.get("/").text() == "other\n");
+        wait_until("one server", || server.servers("ready").len() == 1);
+        assert_eq!(server.server() != first, confined, "{}", server.said());
+        // Nothing is left to be done: it stays with this process.
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(server.said().matches("is another folder now").count(), 1, "{}", server.said());
+        assert!(load.end() > 100);
+    }
+}
+
+const CURRENT: &str = "[[sites]]\nroot = \"current\"";
 
 #[test]
 fn the_numbers_tell_of_the_supervision() {

@@ -19,4 +19,4 @@ pub(crate) use helpers::{Pool, Waiting};
 pub use mount::{Ability, Mount};
 pub use now::{is_resident, is_warm, read_now, read_resident, warm};
 pub use pause::pause;
-pub use root::{FileKind, Place, Root, Stamp, Symlinks, read_at, stamp};
+pub use root::{FileKind, Place, Root, Stamp, Standing, Symlinks, read_at, stamp};

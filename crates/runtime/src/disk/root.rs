@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -37,6 +38,19 @@ pub struct Root {
     inode: u64,
     /// openat2(2) is not to be had (Linux before 5.6, some sandboxes): paths are walked, and no link is followed.
     walks: bool,
+    /// As of the last `look`.
+    lost: AtomicBool,
+}
+
+/// Where the path of a root leads now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// To the folder that is open, as far as one can tell.
+    Same,
+    /// To another folder, of this device and inode.
+    Other((u64, u64)),
+    /// To no folder.
+    Gone,
 }
 
 /// What tells one version of a file from another.
@@ -85,7 +99,7 @@ impl Root {
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let mount = Mount::of(&directory);
         let (device, inode) = rustix::fs::fstat(&directory).map(|stat| (stat.st_dev, stat.st_ino))?;
-        let mut root = Self { directory, symlinks, mount, device, inode, walks: false };
+        let mut root = Self { directory, symlinks, mount, device, inode, walks: false, lost: AtomicBool::new(false) };
         if root.resolve(b".", ResolveFlags::empty()).is_err_and(|error| is_unsupported(&error)) {
             root.walks = true;
             root.mount.refuse();
@@ -96,7 +110,8 @@ impl Root {
     #[cfg(feature = "sim")]
     fn simulated(world: &mut crate::sim::World, symlinks: Symlinks) -> io::Result<Self> {
         let mount = Mount::simulated(world.ability());
-        Ok(Self { directory: world.root()?, symlinks, mount, device: 1, inode: 1, walks: false })
+        let (directory, lost) = (world.root()?, AtomicBool::new(false));
+        Ok(Self { directory, symlinks, mount, device: 1, inode: 1, walks: false, lost })
     }
 
     /// The mount that holds the folder.
@@ -107,6 +122,25 @@ impl Root {
     /// Device and inode of the folder: another folder may have taken its path.
     pub fn identity(&self) -> (u64, u64) {
         (self.device, self.inode)
+    }
+
+    /// Looks where `path`, by which it was opened, leads now. May wait for the disk: for threads that may.
+    pub fn look(&self, path: &Path) -> Standing {
+        let standing = match rustix::fs::stat(path) {
+            Ok(stat) if (stat.st_dev, stat.st_ino) == self.identity() => Standing::Same,
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                Standing::Other((stat.st_dev, stat.st_ino))
+            }
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Standing::Gone,
+            Err(_) => Standing::Same,
+        };
+        self.lost.store(standing == Standing::Gone, Relaxed);
+        standing
+    }
+
+    /// Whether the last look found no folder: what is missing in it then is the machine's fault, not the name's.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Relaxed)
     }
 
     /// Where a file that was opened beneath this root lies.
@@ -254,6 +288,25 @@ pub fn read_at(file: &File, memory: &mut [u8], offset: u64) -> io::Result<usize>
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_folder_that_is_replaced_or_gone_is_noticed() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let (path, link) = (parent.path().join("1"), parent.path().join("link"));
+        std::fs::create_dir(&path).expect("a folder");
+        symlink("1", &link).expect("a link");
+        let root = Root::open(&link, Symlinks::Within).expect("it is there");
+        assert_eq!(root.look(&link), Standing::Same);
+        std::fs::rename(&path, parent.path().join("2")).expect("own folder");
+        assert_eq!((root.look(&link), root.is_lost()), (Standing::Gone, true));
+        std::fs::write(&path, "no folder").expect("own file");
+        assert_eq!(root.look(&link), Standing::Gone);
+        std::fs::remove_file(&path).expect("own file");
+        std::fs::create_dir(&path).expect("a folder");
+        let Standing::Other(other) = root.look(&link) else { panic!("another folder") };
+        let next = Root::open(&link, Symlinks::Within).expect("it is there");
+        assert_eq!((next.identity(), root.is_lost()), (other, false));
+    }
 
     #[test]
     fn a_walk_stays_within_the_root_and_follows_nothing() {

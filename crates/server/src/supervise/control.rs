@@ -26,6 +26,8 @@ pub enum Request {
     Stop,
     /// Say how it goes.
     Status,
+    /// Have another process serve by the same configuration: what it opens has changed. Nobody outside asks for it.
+    Renew,
 }
 
 /// The supervisor's side.
@@ -50,6 +52,7 @@ pub enum Refusal {
 }
 
 impl Request {
+    /// What callers may ask for.
     const ALL: [Self; 4] = [Self::Reload, Self::Upgrade, Self::Stop, Self::Status];
 
     /// The word for it.
@@ -59,6 +62,7 @@ impl Request {
             Self::Upgrade => "upgrade",
             Self::Stop => "stop",
             Self::Status => "status",
+            Self::Renew => "renewal",
         }
     }
 }

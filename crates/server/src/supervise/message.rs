@@ -54,6 +54,8 @@ pub enum Report {
     Reloaded(Result<(), String>),
     /// The other plan is not in force, and that may be for what this process has given up: another one may have more luck.
     Unable(String),
+    /// A folder has been put in the place of another, and this process may not open it: another one may.
+    Outgrown(String),
 }
 
 #[derive(Serialize, Deserialize)]

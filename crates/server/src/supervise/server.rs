@@ -24,9 +24,9 @@ use crate::answer::faults;
 use crate::config::plan::{Architecture, DiskMode, Plan};
 use crate::observe::admin;
 use crate::prefork;
-use crate::worker::heartbeat;
 use crate::worker::server::{Prepared, Server, Status};
 use crate::worker::sockets::{Place, Sockets};
+use crate::worker::{folders, heartbeat};
 
 /// Whom a server process reports to.
 #[derive(Clone, Debug)]
@@ -125,6 +125,7 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
     let office = admin.map(|admin| admin.start(numbers)).transpose()?;
     let retires = Arc::new(AtomicBool::new(false));
     watch_over(&server, master, &plan)?;
+    watch_folders(&server, master)?;
     if let Master::Supervisor(channel, _) = master {
         obey(&server, Arc::clone(channel), source.clone(), Arc::clone(&retires))?;
     }
@@ -248,6 +249,18 @@ fn watch_over(server: &Server, master: &Master, plan: &Plan) -> Result<(), Strin
     let thread = std::thread::Builder::new().name("amped-watch".into());
     thread.spawn(move || heartbeat::run(&readings, stuck, alive)).map_err(failed)?;
     Ok(())
+}
+
+/// Starts the watch over the folders. One that this process may not open is for another process.
+fn watch_folders(server: &Arc<Server>, master: &Master) -> Result<(), String> {
+    let (server, master) = (Arc::clone(server), master.clone());
+    let unable = move |why: String| match &master {
+        Master::Supervisor(channel, _) => drop(message::send(channel, Report::Outgrown(why), &[])),
+        Master::Nobody(_) => eprintln!("amped: {why}; start it anew, or with its supervisor"),
+    };
+    let thread = std::thread::Builder::new().name("amped-folders".into());
+    let started = thread.spawn(move || folders::run(&server, unable));
+    started.map(drop).map_err(|error| format!("cannot watch over the folders: {error}"))
 }
 
 /// Does what the supervisor says, on a thread of its own; its end is this process's.

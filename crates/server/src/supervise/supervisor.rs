@@ -369,6 +369,12 @@ impl Supervisor {
                     self.end_task(outcome.map(|()| "reloaded".into()));
                 }
             }
+            // One that drains serves nothing new any more.
+            Report::Outgrown(why) if self.children[at].state == State::Ready => {
+                eprintln!("amped: {why}; another process is to serve it");
+                self.ask(Request::Renew, None);
+            }
+            Report::Outgrown(_) => {}
             Report::Unable(why) => {
                 if let Some(task) = self.task.as_mut().filter(|task| task.limit.is_some()) {
                     (task.limit, task.hindrance) = (None, Some(why));
@@ -394,12 +400,13 @@ impl Supervisor {
         if !std::mem::replace(&mut self.has_been_ready, true) {
             self.sockets.addresses().iter().for_each(|address| eprintln!("listening on http://{address}"));
         }
-        let upgrades = self.task.as_ref().is_some_and(|task| task.request == Request::Upgrade);
-        if self.task.is_some() {
-            let what = if upgrades { "upgraded" } else { "reloaded, in another process" };
-            self.end_task(Ok(what.into()));
-        } else {
-            self.notify.ready(&self.summary());
+        let request = self.task.as_ref().map(|task| task.request);
+        let upgrades = request == Some(Request::Upgrade);
+        match request {
+            Some(Request::Upgrade) => self.end_task(Ok("upgraded".into())),
+            Some(Request::Renew) => self.end_task(Ok("renewed, in another process".into())),
+            Some(_) => self.end_task(Ok("reloaded, in another process".into())),
+            None => self.notify.ready(&self.summary()),
         }
         if upgrades && luggage != takeover::LUGGAGE {
             eprintln!("amped: the supervisor itself is of another version and goes on as it is, until `amped stop`");
@@ -421,7 +428,11 @@ impl Supervisor {
         let Some((request, callers)) = self.queue.pop_front() else { return };
         self.notify.reloading();
         self.task = Some(Task { request, callers, next: None, limit: None, hindrance: None });
-        let begun = if request == Request::Upgrade { self.begin_upgrade() } else { self.begin_reload() };
+        let begun = match request {
+            Request::Upgrade => self.begin_upgrade(),
+            Request::Renew => self.spawn_next().map_err(Failure::from),
+            _ => self.begin_reload(),
+        };
         if let Err(failure) = begun {
             self.end_task(Err(failure.to_string()));
         }

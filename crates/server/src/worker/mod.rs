@@ -5,6 +5,7 @@
 mod accepting;
 mod choose;
 pub mod confine;
+pub mod folders;
 pub mod heartbeat;
 pub mod server;
 pub mod sockets;
@@ -75,8 +76,8 @@ pub struct Served {
 #[derive(Debug)]
 pub struct Change {
     served: Arc<Served>,
-    /// Where it listens from now on.
-    addresses: Vec<SocketAddr>,
+    /// Where it listens from now on, if that is to change.
+    addresses: Option<Vec<SocketAddr>>,
     /// New sockets.
     added: Vec<OwnedFd>,
     /// Is dropped when it has been done.
@@ -154,7 +155,9 @@ async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception
                         &context.gate,
                         &context.counters,
                     ));
-                    accepting.only(&change.addresses);
+                    if let Some(addresses) = &change.addresses {
+                        accepting.only(addresses);
+                    }
                     accepting.start(change.added);
                 }
             }

@@ -41,6 +41,8 @@ pub struct Server {
     threads: Mutex<Vec<JoinHandle<()>>>,
     readings: Arc<[Readings]>,
     confined: Confined,
+    /// One at a time goes over to another plan, or to other folders.
+    exchanges: Mutex<()>,
 }
 
 impl Served {
@@ -146,7 +148,8 @@ impl Prepared {
             plan,
         });
         let (threads, readings) = start_workers(&shared, theirs)?;
-        Ok(Server { shared, sockets, threads: Mutex::new(threads), readings: readings.into(), confined })
+        let (threads, readings) = (Mutex::new(threads), readings.into());
+        Ok(Server { shared, sockets, threads, readings, confined, exchanges: Mutex::default() })
     }
 }
 
@@ -184,14 +187,33 @@ impl Server {
     /// In words, and then nothing has changed: a folder that cannot be opened, an error page that is not there. Or a worker has
     /// not answered, and takes over when it can.
     pub fn exchange(&self, plan: Plan, addresses: &[SocketAddr], added: Sockets) -> Result<(), String> {
-        let served = Arc::new(Served::open(plan, Some(&self.served()))?);
-        added.reset(served.plan.limits.dead_peer_timeout)?;
+        let _alone = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        added.reset(plan.limits.dead_peer_timeout)?;
+        self.take_over(plan, Some(addresses), added)
+    }
+
+    /// Opens all folders anew, since paths lead to others now. What memory holds stays where the folder is the same.
+    ///
+    /// # Errors
+    /// As `exchange`; or threads that serve one connection each would have to be told.
+    pub fn renew(&self) -> Result<(), String> {
+        let _alone = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = Plan::clone(&self.served().plan);
+        if plan.serves_one_by_one() {
+            return Err("whoever serves one connection at a time opens no other folders".into());
+        }
+        self.take_over(plan, None, Sockets::default())
+    }
+
+    fn take_over(&self, plan: Plan, addresses: Option<&[SocketAddr]>, added: Sockets) -> Result<(), String> {
+        let before = Arc::clone(&self.served());
+        let served = Arc::new(Served::open(plan, Some(&before))?);
         let theirs = added.for_workers(&served.plan)?;
         *self.served() = Arc::clone(&served);
         let (sender, done) = channel();
         for ((seat, changes), added) in self.shared.seats.iter().zip(&self.shared.changes).zip(theirs) {
             let (served, _done) = (Arc::clone(&served), sender.clone());
-            let change = Change { served, addresses: addresses.to_vec(), added, _done };
+            let change = Change { served, addresses: addresses.map(<[_]>::to_vec), added, _done };
             changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
             seat.nudge();
         }
@@ -204,6 +226,12 @@ impl Server {
 
     fn served(&self) -> MutexGuard<'_, Arc<Served>> {
         self.shared.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is served now, by which folders.
+    pub fn folders(&self) -> (Arc<Plan>, Arc<Roots>) {
+        let served = self.served();
+        (Arc::clone(&served.plan), Arc::clone(&served.roots))
     }
 
     /// What the workers let others read, one by one.

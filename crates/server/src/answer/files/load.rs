@@ -136,7 +136,7 @@ impl Target<'_> {
                 Ok(Some(loaded)) => return Some(loaded),
                 Ok(None) => {}
                 Err(error) if manner.reading != Reading::Wait && may_pass(&error, known) => return None,
-                Err(error) => return Some(refusal(&error, known)),
+                Err(error) => return Some(self.refusal(&error, known)),
             }
         }
         // A file that changes faster than it can be read has no version to serve.
@@ -153,7 +153,7 @@ impl Target<'_> {
         let file = self.open(manner.reading, relative)?;
         match stamp(&file)? {
             (FileKind::Directory, _) => Ok(Some(self.folder(known))),
-            (FileKind::Special, _) => Ok(Some(refused(Status::FORBIDDEN, known))),
+            (FileKind::Special, _) => Ok(Some(self.refused(Status::FORBIDDEN, known))),
             (FileKind::File, stamp) => self.file(manner, file, stamp, self.path, known),
         }
     }
@@ -168,7 +168,7 @@ impl Target<'_> {
             match self.open(manner.reading, &path) {
                 Ok(file) => match stamp(&file)? {
                     (FileKind::File, stamp) => return self.file(manner, file, stamp, name.as_bytes(), known),
-                    _ => return Ok(Some(refused(Status::FORBIDDEN, known))),
+                    _ => return Ok(Some(self.refused(Status::FORBIDDEN, known))),
                 },
                 Err(error) if status_of(&error) == Some(Status::NOT_FOUND) => {}
                 Err(error) => return Err(error),
@@ -176,8 +176,8 @@ impl Target<'_> {
         }
         // Without an index there may still be a folder, which is not shown, or nothing at all.
         match self.open(manner.reading, folder.strip_suffix(b"/").unwrap_or(folder)).and_then(|file| stamp(&file)) {
-            Ok((FileKind::Directory, _)) => Ok(Some(refused(Status::FORBIDDEN, known))),
-            Ok(_) => Ok(Some(refused(Status::NOT_FOUND, known))),
+            Ok((FileKind::Directory, _)) => Ok(Some(self.refused(Status::FORBIDDEN, known))),
+            Ok(_) => Ok(Some(self.refused(Status::NOT_FOUND, known))),
             Err(error) => Err(error),
         }
     }
@@ -283,6 +283,23 @@ impl Target<'_> {
             _ => Loaded::New(Content::Folder(Box::from(&*location))),
         }
     }
+
+    fn refused(&self, status: Status, known: Option<&Entry>) -> Loaded {
+        match known.map(Entry::content) {
+            // A folder that is not there at all says nothing about what should be in it.
+            _ if self.root.is_lost() => Loaded::Passing(Content::Refused(Status::INTERNAL_SERVER_ERROR)),
+            Some(Content::Refused(present)) if *present == status => Loaded::Unchanged,
+            _ => Loaded::New(Content::Refused(status)),
+        }
+    }
+
+    fn refusal(&self, error: &io::Error, known: Option<&Entry>) -> Loaded {
+        match status_of(error) {
+            Some(status) => self.refused(status, known),
+            None if is_shortage(error) => Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)),
+            None => Loaded::Passing(Content::Refused(Status::INTERNAL_SERVER_ERROR)),
+        }
+    }
 }
 
 /// Whether the file changed so recently that another change could bear the same times: the kernel's clock for them ticks
@@ -292,21 +309,6 @@ fn is_fresh(stamp: Stamp) -> bool {
     let (seconds, nanos) = stamp.changed.max(stamp.modified);
     let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     now.as_nanos() as i128 - changed < FRESH_NANOS
-}
-
-fn refused(status: Status, known: Option<&Entry>) -> Loaded {
-    match known.map(Entry::content) {
-        Some(Content::Refused(present)) if *present == status => Loaded::Unchanged,
-        _ => Loaded::New(Content::Refused(status)),
-    }
-}
-
-fn refusal(error: &io::Error, known: Option<&Entry>) -> Loaded {
-    match status_of(error) {
-        Some(status) => refused(status, known),
-        None if is_shortage(error) => Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)),
-        None => Loaded::Passing(Content::Refused(Status::INTERNAL_SERVER_ERROR)),
-    }
 }
 
 /// The status of errors that say something about the file, not about the machine.

@@ -15,6 +15,7 @@ mod transfer;
 mod window;
 
 use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,15 @@ impl Roots {
     /// Every folder, for the start-up line.
     pub fn iter(&self) -> impl Iterator<Item = &Root> {
         self.folders.iter().flatten().flatten().map(|folder| &*folder.root)
+    }
+
+    /// Every folder with the path by which `plan`, which is theirs, names it.
+    pub fn with_paths<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a Path, &'a Root)> {
+        let routes = plan.sites.iter().zip(&self.folders).flat_map(|(site, folders)| site.routes.iter().zip(folders));
+        routes.filter_map(|(route, folder)| match (&route.action, folder) {
+            (Action::Files(files), Some(folder)) => Some((&*files.root, &*folder.root)),
+            _ => None,
+        })
     }
 
     fn get(&self, id: RouteId) -> &Folder {
