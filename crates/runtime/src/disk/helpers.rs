@@ -240,7 +240,8 @@ impl Helpers {
     pub fn stats(&self) -> Stats {
         let pool = &self.0;
         let busy = pool.began.iter().filter(|began| began.load(Relaxed) != 0).count();
-        let stuck = pool.stuck().count();
+        let now = pool.millis();
+        let stuck = pool.began.iter().filter(|began| is_stuck(began, now)).count();
         let queues = pool.lock();
         Stats {
             threads: queues.threads + usize::from(queues.urgent_thread),
@@ -277,18 +278,12 @@ impl Pool {
         clock::read().saturating_duration_since(self.origin).as_micros() as u64
     }
 
-    /// The folders in which helpers are stuck, one entry for each. The urgent one has its own affairs.
+    /// The folders in which helpers are stuck, one entry for each. The urgent one has its own queue: where it is stuck says nothing
+    /// about how many others a folder holds, and nobody is woken when it is free again.
     fn stuck(&self) -> impl Iterator<Item = usize> {
         let now = self.millis();
-        let is_stuck = move |began: &AtomicU64| {
-            let began = began.load(Relaxed);
-            began != 0 && now.saturating_sub(began) > STUCK_MS
-        };
-        self.began
-            .iter()
-            .zip(&self.folders)
-            .filter(move |(began, _)| is_stuck(began))
-            .map(|(_, folder)| folder.load(Relaxed))
+        let helpers = self.began.iter().zip(&self.folders).skip(1);
+        helpers.filter(move |(began, _)| is_stuck(began, now)).map(|(_, folder)| folder.load(Relaxed))
     }
 
     /// Whether a folder holds as many helpers as it may.
@@ -567,6 +562,11 @@ impl Pool {
             self.longest_delay_us.store(delay, Relaxed);
         }
     }
+}
+
+fn is_stuck(began: &AtomicU64, now: u64) -> bool {
+    let began = began.load(Relaxed);
+    began != 0 && now.saturating_sub(began) > STUCK_MS
 }
 
 /// Where a loop and helpers share a core, the loop goes first: its next request may be one that memory can answer. Measured with

@@ -101,6 +101,12 @@ pub(super) fn step(at: usize) {
     }
     let is_busy = matches!(next, State::Busy(_));
     super::ask(|world| {
+        let how = match next {
+            State::Busy(_) => 1,
+            State::Idle => 0,
+            _ => 2,
+        };
+        world.note("step of helper", at as u64, how);
         world.helpers[at].state = next;
         if is_busy {
             let time = world.now + world.job_time();

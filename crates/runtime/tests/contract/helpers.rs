@@ -47,9 +47,13 @@ struct Held {
 
 impl Held {
     fn new(helpers: &Helpers, class: Class) -> Self {
+        Self::new_in(helpers, 0, class)
+    }
+
+    fn new_in(helpers: &Helpers, folder: usize, class: Class) -> Self {
         let (let_go, hold) = mpsc::channel();
         let (began, has_begun) = mpsc::channel();
-        let job = helpers.submit(class, move || {
+        let job = helpers.submit_in(folder, class, move || {
             began.send(()).expect("a listener");
             let _ = hold.recv();
         });
@@ -287,6 +291,17 @@ fn serving_is_not_held_by_a_stuck_urgent_job() {
         wait(job).expect("it was run");
     }
     assert_eq!(*order.lock().expect("no panic"), [0, 1, 2, 3, 4], "urgent jobs keep their order");
+}
+
+/// Found by the simulation's seed 3: the folder counted as dead, its jobs waited, and nobody was woken when the urgent job was over.
+#[test]
+fn a_stuck_urgent_job_does_not_shut_its_folder() {
+    let helpers = Helpers::new(2, 4);
+    let stuck = Held::new_in(&helpers, 1, Class::Urgent);
+    until("it is stuck", || helpers.stats().stuck == 1);
+    assert_eq!(wait(helpers.submit_in(1, Class::Serve, || 5)), Ok(5));
+    assert_eq!(helpers.stats().threads, 2, "nobody has to be replaced");
+    stuck.end();
 }
 
 /// Many submitters, all helpers, jobs wanted and unwanted: every job ends in exactly one way.
