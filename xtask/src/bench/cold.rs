@@ -168,6 +168,7 @@ fn report(rows: &[Row], notes: Vec<String>) -> Report {
         ],
         rows: rows.iter().filter(|row| !row.samples.is_empty()).map(cells).collect(),
         notes,
+        in_turns: false,
     }
 }
 

@@ -44,6 +44,7 @@ pub fn run(bench: &Bench) -> Result<Option<Report>> {
         columns: vec!["server", "bytes each", "memory before, KB", "opened", "asked again", "answered"],
         rows,
         notes,
+        in_turns: false,
     }))
 }
 

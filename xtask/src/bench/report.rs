@@ -17,6 +17,8 @@ pub struct Report {
     pub rows: Vec<Vec<String>>,
     /// Lines below the table.
     pub notes: Vec<String>,
+    /// Servers took turns of a second.
+    pub in_turns: bool,
 }
 
 impl Report {
@@ -36,9 +38,10 @@ impl Report {
             let _ = write!(text, "\n- {note}");
         }
         let (rounds, seconds) = (bench.options.rounds, bench.options.seconds);
+        let turns = if self.in_turns { ", in turns of one; ratios are the medians of the turns' ratios" } else { "" };
         let _ = write!(
             text,
-            "\n\nHow: one worker per server on core 0, the load on core 1, medians of {rounds} interleaved rounds of {seconds} s.\n\n{}\n",
+            "\n\nHow: one worker per server on core 0, the load on core 1, medians of {rounds} interleaved rounds of {seconds} s{turns}.\n\n{}\n",
             bench.facts
         );
         let name = format!("bench/runs/{}-{}.md", machine::today(), self.scenario);

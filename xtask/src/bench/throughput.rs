@@ -138,11 +138,18 @@ impl Contestant {
         median(self.samples.iter().map(figure))
     }
 
-    /// The widest distance between two rounds, against the median.
+    /// How far apart the ends of the middle half of all turns are, against the median.
     fn spread(&self) -> f64 {
-        let figures = || self.samples.iter().map(|sample| sample.per_cpu_second);
-        let (low, high) = (figures().fold(f64::MAX, f64::min), figures().fold(0.0, f64::max));
-        (high - low) / median(figures())
+        let mut figures: Vec<f64> = self.samples.iter().map(|sample| sample.per_cpu_second).collect();
+        figures.sort_by(f64::total_cmp);
+        let (low, high) = (figures[figures.len() / 4], figures[figures.len() - 1 - figures.len() / 4]);
+        (high - low) / median(figures)
+    }
+
+    /// The median of what this one achieved against the other, turn by turn: each turn is compared with the other's a few seconds
+    /// apart, so that what slows the machine down for longer than that does not count.
+    fn beside(&self, other: &Self, cost: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.samples.iter().zip(&other.samples).map(|(own, other)| cost(own) / cost(other)))
     }
 
     fn errors(&self) -> u64 {
@@ -150,7 +157,8 @@ impl Contestant {
     }
 }
 
-/// A warm-up each, as long as a round where caches have to fill, then the rounds, each beginning with another server.
+/// A warm-up each, as long as a round where caches have to fill, then the rounds, cut into turns of a second, each beginning with
+/// another server.
 fn rounds(bench: &Bench, scenario: &Scenario, site: &Site, path: &str, contestants: &mut [Contestant]) -> Result<()> {
     // Some machines page out what nobody has read for a minute, however much memory is free (DAMON): once is not enough.
     let warm_up_files = || match scenario.files {
@@ -166,31 +174,33 @@ fn rounds(bench: &Bench, scenario: &Scenario, site: &Site, path: &str, contestan
         contestant.round(scenario, path, warm_up, 0)?;
         contestant.samples.clear();
     }
-    for round in 0..bench.options.rounds {
+    for turn in 0..bench.options.rounds * bench.options.seconds {
         warm_up_files()?;
-        for turn in 0..contestants.len() {
-            let at = (turn + round as usize) % contestants.len();
-            contestants[at].round(scenario, path, bench.options.seconds, round + 1)?;
+        for place in 0..contestants.len() {
+            let at = (place + turn as usize) % contestants.len();
+            contestants[at].round(scenario, path, 1, turn + 1)?;
         }
-        println!("{}: round {} of {}", scenario.name, round + 1, bench.options.rounds);
+        if (turn + 1).is_multiple_of(bench.options.seconds) {
+            println!("{}: round {} of {}", scenario.name, (turn + 1) / bench.options.seconds, bench.options.rounds);
+        }
     }
     Ok(())
 }
 
 fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>) -> Report {
-    let cost = |contestant: &Contestant| {
-        contestant.median(|sample| match scenario.compare {
-            Compare::Requests => sample.per_cpu_second,
-            Compare::Bytes => sample.megabytes_per_cpu_second,
-        })
+    let cost = |sample: &Sample| match scenario.compare {
+        Compare::Requests => sample.per_cpu_second,
+        Compare::Bytes => sample.megabytes_per_cpu_second,
     };
-    let of = |name: &str| contestants.iter().find(|one| one.server.name == name).map(cost);
+    let of = |name: &str| contestants.iter().find(|one| one.server.name == name);
     // A peer that answers errors is shown, but beating it proves nothing.
     let sound = |one: &&Contestant| one.server.role == Role::Peer && one.errors() == 0;
-    let best = contestants.iter().filter(sound).map(cost).reduce(f64::max);
+    let best = contestants.iter().filter(sound).max_by(|one, other| one.median(cost).total_cmp(&other.median(cost)));
+    let against = |one: &Contestant, other: Option<&Contestant>| {
+        ratio(other.map_or(0.0, |other| one.beside(other, cost)), other.map(|_| 1.0))
+    };
     let row = |one: &Contestant| {
         let server = one.server;
-        let cost = cost(one);
         vec![
             server.name.to_owned(),
             count(one.median(|sample| sample.per_second)),
@@ -201,9 +211,9 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             millis(one.median(|sample| sample.p99_ms)),
             one.errors().to_string(),
             megabytes(one.running.family().peak_bytes()),
-            ratio(cost, server.null().and_then(of)),
-            ratio(cost, of("nginx")),
-            ratio(cost, best),
+            against(one, server.null().and_then(of)),
+            against(one, of("nginx")),
+            against(one, best),
         ]
     };
     Report {
@@ -225,6 +235,7 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
         ],
         rows: contestants.iter().map(row).collect(),
         notes,
+        in_turns: true,
     }
 }
 
