@@ -96,6 +96,18 @@ impl Drop for Ports {
 }
 
 /// All ticks of all cores so far, and the idle ones: proc_stat(5).
+/// Seconds for which a core has not been idle so far, interrupts included: those that come while nothing runs are nobody's time.
+pub fn busy_seconds(core: &str) -> f64 {
+    let ticks = || {
+        let text = fs::read_to_string("/proc/stat").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("cpu{core} ")))?;
+        let times: Vec<u64> = line.split_whitespace().map_while(|time| time.parse().ok()).collect();
+        // User, nice and system; irq and softirq: proc_stat(5).
+        Some([0, 1, 2, 5, 6].iter().filter_map(|at| times.get(*at)).sum::<u64>())
+    };
+    ticks().unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
 fn processor_ticks() -> Option<(u64, u64)> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let fields = stat.lines().next()?.split_whitespace().skip(1);

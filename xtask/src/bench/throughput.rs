@@ -91,6 +91,8 @@ struct Sample {
     per_second: f64,
     per_cpu_second: f64,
     megabytes_per_cpu_second: f64,
+    /// What is compared, by the second of the server's core, whoever had it.
+    per_core_second: f64,
     p50_ms: f64,
     p99_ms: f64,
     errors: u64,
@@ -119,10 +121,17 @@ impl Contestant {
         };
         let family = self.running.family();
         let (before, from_disk) = (family.cpu_seconds(), machine::megabytes_from_disk());
+        let idle = machine::busy_seconds(super::SERVER_CORE);
         let outcome = load.run()?;
+        let busy = (machine::busy_seconds(super::SERVER_CORE) - idle).max(0.01);
         // A clock tick at least: a server that did nothing is not infinitely fast.
         let used = (family.cpu_seconds() - before).max(0.01);
+        let answered = match scenario.compare {
+            Compare::Requests => outcome.requests as f64,
+            Compare::Bytes => outcome.bytes as f64 / 1e6,
+        };
         self.samples.push(Sample {
+            per_core_second: answered / busy,
             per_second: outcome.per_second(),
             per_cpu_second: outcome.requests as f64 / used,
             megabytes_per_cpu_second: outcome.bytes as f64 / 1e6 / used,
@@ -188,15 +197,15 @@ fn rounds(bench: &Bench, scenario: &Scenario, site: &Site, path: &str, contestan
 }
 
 fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>) -> Report {
-    let cost = |sample: &Sample| match scenario.compare {
-        Compare::Requests => sample.per_cpu_second,
-        Compare::Bytes => sample.megabytes_per_cpu_second,
+    let cost: fn(&Sample) -> f64 = match scenario.compare {
+        Compare::Requests => |sample| sample.per_cpu_second,
+        Compare::Bytes => |sample| sample.megabytes_per_cpu_second,
     };
     let of = |name: &str| contestants.iter().find(|one| one.server.name == name);
     // A peer that answers errors is shown, but beating it proves nothing.
     let sound = |one: &&Contestant| one.server.role == Role::Peer && one.errors() == 0;
     let best = contestants.iter().filter(sound).max_by(|one, other| one.median(cost).total_cmp(&other.median(cost)));
-    let against = |one: &Contestant, other: Option<&Contestant>| {
+    let against = |one: &Contestant, other: Option<&Contestant>, cost: fn(&Sample) -> f64| {
         ratio(other.map_or(0.0, |other| one.beside(other, cost)), other.map(|_| 1.0))
     };
     let row = |one: &Contestant| {
@@ -211,9 +220,10 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             millis(one.median(|sample| sample.p99_ms)),
             one.errors().to_string(),
             megabytes(one.running.family().peak_bytes()),
-            against(one, server.null().and_then(of)),
-            against(one, of("nginx")),
-            against(one, best),
+            against(one, server.null().and_then(of), cost),
+            against(one, of("nginx"), cost),
+            against(one, best, cost),
+            against(one, best, |sample| sample.per_core_second),
         ]
     };
     Report {
@@ -232,6 +242,7 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             "÷ null",
             "÷ nginx",
             "÷ best peer",
+            "by core",
         ],
         rows: contestants.iter().map(row).collect(),
         notes,

@@ -338,7 +338,7 @@ impl Busy {
                     self.pieces.pop_front();
                     return Poll::Ready(Ok(true));
                 }
-                // A fair share is sent: the others' turn.
+                // What the turn had is sent: the others first.
                 task.waker().wake_by_ref();
                 Poll::Pending
             }
