@@ -422,7 +422,6 @@ fn a_shortage_of_descriptors_passes(driver: Driver) {
     wait_until("descriptors are short", || server.number("/counters/accept_shortages") > 0);
     // Those who have a seat are served from memory.
     assert_eq!(clients[0].get("/").status(), 200);
-    assert!(server.descriptors() <= 100);
     let answer = clients[1].get("/big.bin");
     assert!(matches!(answer.status(), 200 | 503), "{}", answer.status_line);
     // Whoever waited for a seat has one when others leave.

@@ -40,6 +40,8 @@ pub struct Root {
     walks: bool,
     /// As of the last `look`.
     lost: AtomicBool,
+    /// Every file so far was this user's own, or this user may do as if.
+    is_owner: AtomicBool,
 }
 
 /// Where the path of a root leads now.
@@ -99,7 +101,8 @@ impl Root {
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let mount = Mount::of(&directory);
         let (device, inode) = rustix::fs::fstat(&directory).map(|stat| (stat.st_dev, stat.st_ino))?;
-        let mut root = Self { directory, symlinks, mount, device, inode, walks: false, lost: AtomicBool::new(false) };
+        let (lost, is_owner) = (AtomicBool::new(false), AtomicBool::new(true));
+        let mut root = Self { directory, symlinks, mount, device, inode, walks: false, lost, is_owner };
         if root.resolve(b".", ResolveFlags::empty()).is_err_and(|error| is_unsupported(&error)) {
             root.walks = true;
             root.mount.refuse();
@@ -110,8 +113,8 @@ impl Root {
     #[cfg(feature = "sim")]
     fn simulated(world: &mut crate::sim::World, symlinks: Symlinks) -> io::Result<Self> {
         let mount = Mount::simulated(world.ability());
-        let (directory, lost) = (world.root()?, AtomicBool::new(false));
-        Ok(Self { directory, symlinks, mount, device: 1, inode: 1, walks: false, lost })
+        let (lost, is_owner) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { directory: world.root()?, symlinks, mount, device: 1, inode: 1, walks: false, lost, is_owner })
     }
 
     /// The mount that holds the folder.
@@ -188,14 +191,21 @@ impl Root {
         self.check(path)?;
         simulated!(|world| world.open_file(path, extra.contains(ResolveFlags::CACHED)));
         let path = if path.is_empty() { b"." } else { path };
-        let flags = OPEN_FLAGS;
         let policy = match self.symlinks {
             Symlinks::Within => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
             Symlinks::Never => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
             Symlinks::Anywhere => ResolveFlags::NO_MAGICLINKS,
         };
-        let file = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), policy | extra)?;
-        Ok(file.into())
+        let open = |flags| rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), policy | extra);
+        // Who reads a file for the first time in a day makes the disk write that it was read (relatime, mount(8)); its owner need
+        // not. The rest of a folder in which one file is another user's will hardly be ours, so that is asked once.
+        if self.is_owner.load(Relaxed) {
+            match open(OPEN_FLAGS | OFlags::NOATIME) {
+                Err(Errno::PERM) => self.is_owner.store(false, Relaxed),
+                outcome => return Ok(outcome?.into()),
+            }
+        }
+        Ok(open(OPEN_FLAGS)?.into())
     }
 
     /// What the kernel would not refuse, or not in these words. Without RESOLVE_BENEATH it takes a leading slash and `..` at

@@ -1,13 +1,13 @@
 //! Folders: names that stay beneath their root, files that are there, missing or special, and what is in memory.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use amped_runtime::disk::{Ability, FileKind, Root, Symlinks, is_warm, read_at, read_now, read_resident, stamp, warm};
 use rustix::io::Errno;
@@ -108,6 +108,21 @@ fn what_is_missing_is_missing() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let error = Root::open(file.path(), Symlinks::Within).expect_err("a file is no folder");
     assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+}
+
+/// Serving a file must not make the disk write that it was read.
+#[test]
+fn reading_leaves_no_trace() {
+    for (_outside, path) in folders() {
+        let root = Root::open(&path, Symlinks::Within).expect("a folder");
+        let times = FileTimes::new().set_accessed(UNIX_EPOCH).set_modified(UNIX_EPOCH + Duration::from_secs(1));
+        let name = path.join("file");
+        File::options().write(true).open(&name).and_then(|file| file.set_times(times)).expect("own file");
+        for file in [root.open_file(b"file"), root.open_now(b"file")].into_iter().flatten() {
+            assert_eq!(read_at(&file, &mut [0; 100], 0).expect("readable"), 8);
+        }
+        assert_eq!(name.metadata().and_then(|facts| facts.accessed()).expect("a file"), UNIX_EPOCH);
+    }
 }
 
 /// A NUL in a name is a missing file, and says nothing about the mount.
