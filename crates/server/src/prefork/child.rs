@@ -37,8 +37,9 @@ fn serve(prepared: Prepared, control: UnixStream) -> Result<(), String> {
         }
         server.reopen_log();
     }
-    // A second signal is the parent's to act on: at a terminal both have the first, and it is sent on as well.
-    server.stop(false);
+    // A second signal is the parent's to act on: at a terminal both have the first, and it is sent on as well. Gently, as another
+    // pool may serve already: a connection that has just been accepted has a request on its way.
+    server.stop(true);
     tell(&control, &status).map_err(failed)
 }
 

@@ -24,6 +24,7 @@ pub struct Accepting {
 /// The task of a worker that serves one connection at a time: it is not asked but dropped.
 #[derive(Debug, Default)]
 struct OneByOne {
+    runs: Cell<bool>,
     stopped: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -79,7 +80,8 @@ impl Accepting {
             self.listeners.take().iter().inspect(|one| one.stop()).map(Rc::downgrade).collect();
         let runtime = self.context.runtime();
         let end = runtime.clock().now() + DEFERRED;
-        while listeners.iter().any(|listener| listener.strong_count() > 0) && runtime.clock().now() < end {
+        let accepts = || self.one_by_one.runs.get() || listeners.iter().any(|listener| listener.strong_count() > 0);
+        while accepts() && runtime.clock().now() < end {
             runtime.sleep(INTERVAL).await;
         }
     }
@@ -88,16 +90,17 @@ impl Accepting {
 impl OneByOne {
     fn spawn(self: &Rc<Self>, context: &Context, receive: impl Future<Output = ()> + 'static) {
         let this = Rc::clone(self);
+        this.runs.set(true);
         context.runtime().spawn_vital(async move {
             let mut receive = std::pin::pin!(receive);
             std::future::poll_fn(|task| {
-                if this.stopped.get() {
-                    return Poll::Ready(());
-                }
                 *this.waker.borrow_mut() = Some(task.waker().clone());
-                receive.as_mut().poll(task)
+                // A connection may have been accepted while it was stopped: nobody else would answer it.
+                let received = receive.as_mut().poll(task);
+                if this.stopped.get() { Poll::Ready(()) } else { received }
             })
             .await;
+            this.runs.set(false);
         });
     }
 
