@@ -23,6 +23,7 @@ on_every_driver!(
     media_types_and_lengths,
     methods_that_files_have,
     conditions_in_their_order,
+    a_file_of_the_future_is_dated_now,
     ranges_of_small_and_large_files,
     many_ranges_are_parts,
     if_range_guards_a_range,
@@ -395,6 +396,21 @@ fn dated() -> Folder {
     // A change within the file system's clock tick of another cannot be told apart, so young files have weak tags.
     std::thread::sleep(Duration::from_millis(50));
     folder
+}
+
+/// What claims to have changed later than now is dated now (RFC 9110 section 8.8.2.1), and its tag is as strong as another's.
+fn a_file_of_the_future_is_dated_now(driver: Driver) {
+    let folder = Folder::on_disk();
+    folder.write("page.html", "a page\n", SystemTime::now() + Duration::from_secs(100 * 366 * 86_400));
+    std::thread::sleep(Duration::from_millis(50));
+    let server = Server::serve(driver, folder.path());
+    let answer = server.get("/page.html");
+    let year = |field: &str| answer.field(field).and_then(|date| date.split(' ').nth(3)).expect("a date").to_owned();
+    assert!(year("last-modified") <= year("date"), "{answer:?}");
+    assert!(answer.field("etag").is_some_and(|tag| tag.starts_with('"')), "{answer:?}");
+    let dated = answer.field("last-modified").expect("a date");
+    let again = format!("GET /page.html HTTP/1.1\r\nHost: test\r\nIf-Modified-Since: {dated}\r\n\r\n");
+    assert_eq!(server.connect().ask(again).status(), 304);
 }
 
 fn conditions_in_their_order(driver: Driver) {

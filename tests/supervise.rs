@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::supervised::{Load, SITE, Supervised, command, is_alive, kill, size};
+use harness::supervised::{Ears, Load, SITE, Supervised, command, is_alive, kill, size};
 use harness::{Client, PATIENCE, binary, get, wait_until};
 use rustix::process::Signal;
 
@@ -454,6 +454,30 @@ fn a_server_outlives_no_supervisor() {
         idle.expect_end("it drains");
         wait_until("the server process has ended", || !is_alive(serving));
         assert!(Client::connect(server.address(), None).is_err(), "somebody listens still");
+    }
+}
+
+#[test]
+fn what_nobody_hears_stops_nothing() {
+    for (ears, toml) in [(Ears::Shut, ""), (Ears::Gone, ""), (Ears::Gone, "architecture = \"mp\"\nworkers = 2")] {
+        let mut server = Supervised::start(toml);
+        let before = server.server();
+        server.hear(ears);
+        // Everything that is worth a line: a panic, a folder that is gone, a reload, a death.
+        assert_eq!(server.get("/.amped-test/panic").status(), 500);
+        fs::rename(server.path("site"), server.path("moved")).expect("own folder");
+        std::thread::sleep(Duration::from_millis(2500));
+        fs::rename(server.path("moved"), server.path("site")).expect("own folder");
+        assert_eq!(server.get("/").text(), "one\n");
+        server.tell("reload");
+        let before = if toml.is_empty() { before } else { server.server() };
+        kill(before, Signal::KILL);
+        wait_until("another takes its place", || server.servers("ready").first().is_some_and(|now| *now != before));
+        assert_eq!(server.get("/").text(), "one\n");
+        let serving = server.server();
+        server.signal(Signal::KILL);
+        assert_eq!(server.wait(), None);
+        wait_until("the server process has ended", || !is_alive(serving));
     }
 }
 

@@ -13,6 +13,7 @@
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
 //! channel    messages and descriptors between processes          stack     what a stuck thread is doing
 //! confine    rights that are given up before serving              sim       a world in place of the kernel (feature `sim`)
+//! stderr     lines for people, which nothing depends on
 //! ```
 
 /// Ends the function it stands in with what this thread's simulation says, if the thread is in one. Without the feature `sim`
@@ -44,6 +45,7 @@ mod executor;
 mod interrupt;
 mod meter;
 mod runtime;
+mod stderr;
 mod timer;
 
 pub use alarm::Alarm;
@@ -53,3 +55,4 @@ pub use descriptors::{descriptor_limit, make_room_for_descriptors};
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};
 pub use runtime::{Runtime, Sleep};
+pub use stderr::say_line;

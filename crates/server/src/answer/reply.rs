@@ -150,7 +150,7 @@ fn conditional(
     let Some(representation) = entry.representation() else { return unconditional(entry, query, pages, site) };
     let mut etag = Vec::new();
     representation.etag(&mut etag);
-    let validators = Validators { etag: Some(&etag), last_modified: representation.last_modified() };
+    let validators = Validators { etag: Some(&etag), last_modified: representation.last_modified };
     match condition::evaluate(method, fields, &validators, now) {
         Outcome::NotModified => return Reply::own(Status::NOT_MODIFIED, representation.validator_head()),
         Outcome::PreconditionFailed => return pages.reply(site, Status::PRECONDITION_FAILED),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::answer::error_page::ErrorPages;
 use crate::config;
 
@@ -22,13 +22,11 @@ pub struct Check {
 impl Check {
     pub(super) fn execute(self) -> Result<(), Failure> {
         if self.schema {
-            println!("{}", config::schema());
-            return Ok(());
+            return print(config::schema());
         }
         let plan = config::load(&self.config).map_err(|report| Failure::Usage(report.to_string()))?;
         ErrorPages::load(&plan).map_err(|error| Failure::Usage(format!("amped: {error}")))?;
         let routes: usize = plan.sites.iter().map(|site| site.routes.len()).sum();
-        println!("{}: {} sites, {routes} routes, nothing wrong", self.config.display(), plan.sites.len());
-        Ok(())
+        print(format_args!("{}: {} sites, {routes} routes, nothing wrong", self.config.display(), plan.sites.len()))
     }
 }

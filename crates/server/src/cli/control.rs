@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::supervise::control::{self, Refusal, Request};
 
 /// Which server is meant.
@@ -19,14 +19,10 @@ impl Which {
     /// Asks, and says what was answered.
     pub(super) fn ask(self, request: Request) -> Result<(), Failure> {
         match control::ask(self.pid_file.as_deref(), request) {
-            Ok(words) => {
-                println!("{}", words.trim_end());
-                Ok(())
-            }
+            Ok(words) => print(words.trim_end()),
             // What was asked for is the case.
             Err(Refusal::NotRunning(path)) if request == Request::Stop => {
-                println!("not running: nobody has {}", path.display());
-                Ok(())
+                print(format_args!("not running: nobody has {}", path.display()))
             }
             Err(Refusal::NotRunning(path)) => Err(Failure::Failed(format!(
                 "not running: nobody has {}; name another with --pid-file",

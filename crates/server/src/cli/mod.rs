@@ -7,6 +7,8 @@ mod control;
 mod run;
 mod serve;
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -74,13 +76,27 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
-            eprintln!("amped: {message}");
+            let _ = writeln!(std::io::stderr(), "amped: {message}");
             ExitCode::from(1)
         }
         Err(Failure::Usage(message)) => {
-            eprintln!("{message}");
+            let _ = writeln!(std::io::stderr(), "{message}");
             ExitCode::from(2)
         }
         Err(Failure::Said(code)) => ExitCode::from(code),
+    }
+}
+
+/// Writes a line to standard output.
+///
+/// # Errors
+/// It could not be written; a reader who had enough is no error.
+fn print(line: impl Display) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 //! kernel still writes to belongs to the driver, which keeps it until the last completion: so there is nothing to repair.
 //! Costs two stores to a thread's own memory per guarded step; a panic costs one line of the log, ten a second at most.
 
+use amped_runtime::say;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
@@ -66,7 +67,7 @@ impl Panicked {
         if may_say(&SAID, second) {
             let what = what[..what.len().min(MAX_SHOWN)].escape_ascii();
             let trace = self.trace.as_ref().map(|trace| format!("\n{trace}")).unwrap_or_default();
-            eprintln!("amped: {what} panicked at {}; {outcome}{trace}", self.place);
+            say!("amped: {what} panicked at {}; {outcome}{trace}", self.place);
         }
     }
 }

@@ -18,6 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use amped_runtime::process::{self, Child, End, Signal};
+use amped_runtime::say;
 use serde_json::Value;
 
 use self::told::Told;
@@ -118,13 +119,13 @@ impl Pool {
                 self.members.iter().for_each(|member| member.child.signal(Signal::USR1));
             }
             if self.told.is_to_reload() || self.told.is_to_upgrade() {
-                eprintln!(
+                say!(
                     "amped: processes that serve a connection each are not reloaded: that is their supervisor's business"
                 );
             }
             for (member, how) in self.reap() {
                 self.restarts += 1;
-                eprintln!("amped: process {} has ended ({how}), another takes its place", member.child.id());
+                say!("amped: process {} has ended ({how}), another takes its place", member.child.id());
                 if member.started.elapsed() < SHORT_LIFE {
                     not_before = Instant::now() + SHORT_LIFE;
                 }
@@ -132,7 +133,7 @@ impl Pool {
             let pause = not_before.saturating_duration_since(Instant::now());
             if self.members.len() < self.wanted && pause.is_zero() {
                 if let Err(error) = self.grow() {
-                    eprintln!("amped: {error}");
+                    say!("amped: {error}");
                     not_before = Instant::now() + SHORT_LIFE;
                 }
                 continue;
@@ -171,7 +172,7 @@ impl Pool {
             }
         }
         let counted = |name: &str| self.past["counters"][name].as_u64().unwrap_or(0);
-        eprintln!("served {} requests, {} bytes", counted("requests"), counted("bytes_sent"));
+        say!("served {} requests, {} bytes", counted("requests"), counted("bytes_sent"));
         Ok(())
     }
 

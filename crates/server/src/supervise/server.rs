@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use amped_runtime::channel::Channel;
 use amped_runtime::process::{self, Signal};
+use amped_runtime::say;
 use amped_runtime::stack;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -138,12 +139,12 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
             (SIGHUP, Master::Nobody(notify)) => {
                 notify.reloading();
                 match alone.reload() {
-                    Ok(()) => eprintln!("amped: reloaded"),
-                    Err(why) => eprintln!("amped: not reloaded, nothing has changed: {why}"),
+                    Ok(()) => say!("amped: reloaded"),
+                    Err(why) => say!("amped: not reloaded, nothing has changed: {why}"),
                 }
                 notify.ready("serving");
             }
-            (SIGUSR2, Master::Nobody(_)) => eprintln!("amped: without its supervisor it cannot be upgraded"),
+            (SIGUSR2, Master::Nobody(_)) => say!("amped: without its supervisor it cannot be upgraded"),
             (SIGINT | SIGTERM, _) => break,
             // The supervisor's to act on.
             _ => {}
@@ -153,7 +154,7 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
         notify.stopping();
         std::thread::spawn(move || {
             if signals.forever().any(|signal| signal == SIGINT || signal == SIGTERM) {
-                eprintln!("amped: told twice, ending at once");
+                say!("amped: told twice, ending at once");
                 std::process::exit(1);
             }
         });
@@ -161,19 +162,19 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
     let gently = retires.load(Relaxed);
     // The next process answers for the server now.
     let _until_the_end = office.filter(|_| !gently);
-    eprintln!("{}", server.stop(gently));
+    say!("{}", server.stop(gently));
     Ok(())
 }
 
 impl Master {
     /// Says that connections are accepted. The addresses are the supervisor's to name, once.
     fn is_ready(&self, described: &str, addresses: &[SocketAddr]) {
-        eprintln!("{described}");
+        say!("{described}");
         match self {
             // A supervisor that is gone is noticed by its silence.
             Self::Supervisor(channel, _) => drop(message::send(channel, Report::Ready(LUGGAGE), &[])),
             Self::Nobody(notify) => {
-                addresses.iter().for_each(|address| eprintln!("listening on http://{address}"));
+                addresses.iter().for_each(|address| say!("listening on http://{address}"));
                 notify.ready("serving");
             }
         }
@@ -238,7 +239,7 @@ fn watch_over(server: &Server, master: &Master, plan: &Plan) -> Result<(), Strin
         Master::Supervisor(channel, _) if !is_inline => {
             drop(message::send(channel, Report::Stuck(incident.to_string()), &[]));
         }
-        _ => eprintln!("amped: {incident}"),
+        _ => say!("amped: {incident}"),
     };
     let alive = move || {
         if let Master::Supervisor(channel, _) = &seen {
@@ -256,7 +257,7 @@ fn watch_folders(server: &Arc<Server>, master: &Master) -> Result<(), String> {
     let (server, master) = (Arc::clone(server), master.clone());
     let unable = move |why: String| match &master {
         Master::Supervisor(channel, _) => drop(message::send(channel, Report::Outgrown(why), &[])),
-        Master::Nobody(_) => eprintln!("amped: {why}; start it anew, or with its supervisor"),
+        Master::Nobody(_) => say!("amped: {why}; start it anew, or with its supervisor"),
     };
     let thread = std::thread::Builder::new().name("amped-folders".into());
     let started = thread.spawn(move || folders::run(&server, unable));
@@ -294,7 +295,7 @@ fn obey(server: &Arc<Server>, channel: Arc<Channel>, source: Source, retires: Ar
                 Order::Start { .. } => {}
             }
         }
-        eprintln!("amped: the supervisor is gone, draining");
+        say!("amped: the supervisor is gone, draining");
         end();
     };
     let thread = std::thread::Builder::new().name("amped-channel".into());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use amped_runtime::process::{self, End, Signal};
+use amped_runtime::say;
 
 use super::backoff::Backoff;
 use super::child::{Child, Outfit, State};
@@ -241,7 +242,7 @@ impl Supervisor {
             // What it said last may say why.
             while let Some(report) = child.report() {
                 if let Report::Stuck(what) = report {
-                    eprintln!("amped: {what}");
+                    say!("amped: {what}");
                 }
             }
             self.has_ended(&child, end)?;
@@ -253,7 +254,7 @@ impl Supervisor {
         let id = child.process.id();
         match child.state {
             State::Draining if end == End::Code(0) => {}
-            State::Draining => eprintln!("amped: server {id}, which was draining, has ended ({})", words(end)),
+            State::Draining => say!("amped: server {id}, which was draining, has ended ({})", words(end)),
             State::Starting if !self.has_been_ready => {
                 self.forget_control();
                 // It has said why.
@@ -275,7 +276,7 @@ impl Supervisor {
                 if child.state != State::Stuck {
                     self.count(words(end));
                 }
-                eprintln!("amped: server {id}, which was {}, has ended: {}", child.state, words(end));
+                say!("amped: server {id}, which was {}, has ended: {}", child.state, words(end));
                 self.replace(child.served());
             }
         }
@@ -294,10 +295,10 @@ impl Supervisor {
         }
         let pause = self.backoff.after(served);
         if pause.is_zero() {
-            eprintln!("amped: another server takes its place");
+            say!("amped: another server takes its place");
         } else {
             let failures = self.backoff.failures();
-            eprintln!("amped: {}: attempt {failures} in a row is due in {pause:.1?}", State::BackingOff);
+            say!("amped: {}: attempt {failures} in a row is due in {pause:.1?}", State::BackingOff);
         }
         self.due = Some(Instant::now() + pause);
     }
@@ -309,7 +310,7 @@ impl Supervisor {
         let mut silent = Vec::new();
         for child in &mut self.children {
             if child.limit.is_some_and(|limit| now >= limit) {
-                eprintln!("amped: server {} is {} for too long and is killed", child.process.id(), child.state);
+                say!("amped: server {} is {} for too long and is killed", child.process.id(), child.state);
                 child.process.signal(Signal::KILL);
                 child.limit = None;
             }
@@ -331,7 +332,7 @@ impl Supervisor {
         }
         let served = child.served();
         child.enter(State::Stuck, None);
-        eprintln!("amped: server {id} is stuck and will be replaced: {what}");
+        say!("amped: server {id} is stuck and will be replaced: {what}");
         self.count(State::Stuck.name().to_owned());
         self.replace(served);
     }
@@ -371,7 +372,7 @@ impl Supervisor {
             }
             // One that drains serves nothing new any more.
             Report::Outgrown(why) if self.children[at].state == State::Ready => {
-                eprintln!("amped: {why}; another process is to serve it");
+                say!("amped: {why}; another process is to serve it");
                 self.ask(Request::Renew, None);
             }
             Report::Outgrown(_) => {}
@@ -398,7 +399,7 @@ impl Supervisor {
             }
         }
         if !std::mem::replace(&mut self.has_been_ready, true) {
-            self.sockets.addresses().iter().for_each(|address| eprintln!("listening on http://{address}"));
+            self.sockets.addresses().iter().for_each(|address| say!("listening on http://{address}"));
         }
         let request = self.task.as_ref().map(|task| task.request);
         let upgrades = request == Some(Request::Upgrade);
@@ -409,14 +410,14 @@ impl Supervisor {
             None => self.notify.ready(&self.summary()),
         }
         if upgrades && luggage != takeover::LUGGAGE {
-            eprintln!("amped: the supervisor itself is of another version and goes on as it is, until `amped stop`");
+            say!("amped: the supervisor itself is of another version and goes on as it is, until `amped stop`");
         } else if upgrades {
             // Only returns when it could not be done; then this one goes on as well as before.
             process::hold_signals(true);
             self.told.raise_again();
             let error = takeover::execute(self);
             process::hold_signals(false);
-            eprintln!("amped: the supervisor itself could not be upgraded and goes on: {error}");
+            say!("amped: the supervisor itself could not be upgraded and goes on: {error}");
         }
     }
 
@@ -494,8 +495,8 @@ impl Supervisor {
             _ => done,
         });
         match &outcome {
-            Ok(done) => eprintln!("amped: {done}"),
-            Err(why) => eprintln!("amped: {request} refused, nothing has changed: {}", why.trim_end()),
+            Ok(done) => say!("amped: {done}"),
+            Err(why) => say!("amped: {request} refused, nothing has changed: {}", why.trim_end()),
         }
         self.notify.ready(&self.summary());
         // One that began to start for this will not be needed.
@@ -517,7 +518,7 @@ impl Supervisor {
             if !self.has_been_ready {
                 return Err(why.into());
             }
-            eprintln!("amped: {why}");
+            say!("amped: {why}");
             self.replace(Duration::ZERO);
         }
         Ok(())

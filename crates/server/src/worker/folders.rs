@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amped_runtime::disk::Standing;
+use amped_runtime::say;
 
 use super::server::Server;
 
@@ -27,9 +28,9 @@ pub fn run(server: &Server, mut unable: impl FnMut(String)) -> ! {
             match (before, standing) {
                 _ if before == standing => {}
                 (_, Standing::Gone) => {
-                    eprintln!("amped: the folder {folder} is gone; what memory does not know of it is answered 500");
+                    say!("amped: the folder {folder} is gone; what memory does not know of it is answered 500");
                 }
-                (Standing::Gone, Standing::Same) => eprintln!("amped: the folder {folder} is back"),
+                (Standing::Gone, Standing::Same) => say!("amped: the folder {folder} is back"),
                 (_, Standing::Same) => {}
                 (_, Standing::Other(_)) => others.push(path.to_owned()),
             }
@@ -38,7 +39,7 @@ pub fn run(server: &Server, mut unable: impl FnMut(String)) -> ! {
         let Some(first) = others.first() else { continue };
         let folder = first.display();
         match server.renew() {
-            Ok(()) => eprintln!("amped: {folder} is another folder now, which is served from here on"),
+            Ok(()) => say!("amped: {folder} is another folder now, which is served from here on"),
             Err(why) => unable(format!("{folder} is another folder now: {why}")),
         }
     }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
+use amped_runtime::say;
 use amped_runtime::{Meter, Runtime, driver};
 
 use self::accepting::Accepting;
@@ -106,7 +107,7 @@ pub fn run(shared: &Arc<Shared>, place: usize, sockets: Vec<OwnedFd>, ready: imp
     ready(Ok(Readings { counters, meter: Arc::clone(runtime.meter()) }));
     let work = work(Arc::clone(shared), context, reception, sockets);
     if let Err(error) = runtime.run(work) {
-        eprintln!("amped: worker {place}: {error}");
+        say!("amped: worker {place}: {error}");
     }
 }
 

@@ -67,6 +67,9 @@ pub struct Representation {
     pub stamp: Stamp,
     /// Changed so shortly before it was read that a later change might leave the same stamp.
     pub is_fresh: bool,
+    /// Seconds since the Unix epoch: when it last changed, or when that was read, if the file claims to be of the future
+    /// (RFC 9110 section 8.8.2.1). `None` for a file from before the epoch.
+    pub last_modified: Option<u64>,
     /// The media type, with its charset.
     pub media_type: &'static str,
     /// The configuration's field lines for this path, ready to be sent.
@@ -143,11 +146,6 @@ impl Representation {
         out.push(b'"');
     }
 
-    /// Seconds since the Unix epoch; `None` for a file from before it.
-    pub fn last_modified(&self) -> Option<u64> {
-        u64::try_from(self.stamp.modified.0).ok()
-    }
-
     /// The head of an answer that carries `length` bytes of it.
     pub fn head(&self, length: u64) -> Vec<u8> {
         let mut head = Vec::with_capacity(224 + self.fields.len());
@@ -177,7 +175,7 @@ impl Representation {
         head.extend_from_slice(b"ETag: ");
         self.etag(head);
         head.extend_from_slice(b"\r\n");
-        if let Some(seconds) = self.last_modified() {
+        if let Some(seconds) = self.last_modified {
             encode::field(head, b"Last-Modified", &date::format(seconds));
         }
         head.extend_from_slice(&self.fields);

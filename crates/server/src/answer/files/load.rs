@@ -259,9 +259,11 @@ impl Target<'_> {
     }
 
     fn representation(&self, stamp: Stamp, name: &[u8]) -> Representation {
+        let now = wall_time();
         Representation {
             stamp,
-            is_fresh: is_fresh(stamp),
+            is_fresh: is_fresh(stamp, now),
+            last_modified: u64::try_from(stamp.modified.0).ok().map(|modified| modified.min(now.as_secs())),
             media_type: media_type::from_path(name),
             fields: self.fields(),
         }
@@ -303,10 +305,9 @@ impl Target<'_> {
 }
 
 /// Whether the file changed so recently that another change could bear the same times: the kernel's clock for them ticks
-/// every 1 to 10 ms.
-fn is_fresh(stamp: Stamp) -> bool {
-    let now = wall_time();
-    let (seconds, nanos) = stamp.changed.max(stamp.modified);
+/// every 1 to 10 ms. A modification time may be set to anything; the time of the last change may not.
+fn is_fresh(stamp: Stamp, now: Duration) -> bool {
+    let (seconds, nanos) = stamp.changed;
     let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     now.as_nanos() as i128 - changed < FRESH_NANOS
 }

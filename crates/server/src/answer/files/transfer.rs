@@ -1,8 +1,9 @@
 //! A large file on its way to a client, window by window.
 //!
 //! The loop sends only what is known to be in memory. For the rest a helper brings the next window in while the loop still sends
-//! the last one. What lies on a remote mount is read by the helper and sent from memory (`window`). A turn gives all transfers together one share and no more. If the file changes under way, the transfer fails: the
-//! client was promised a version, and gets a broken connection rather than a mixture.
+//! the last one. What lies on a remote mount is read by the helper and sent from memory (`window`). A turn gives all transfers
+//! together one share and no more. If the file changes under way, the transfer fails: the client was promised a version, and
+//! gets a broken connection rather than a mixture.
 
 use std::cell::Cell;
 use std::future::Future;
