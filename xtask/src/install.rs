@@ -23,6 +23,7 @@ pub const TESTS: &[Need] = &[
     need("mkfs.ext4", "e2fsprogs"),
     need("losetup", "mount"),
     need("prlimit", "util-linux"),
+    need("faketime", "faketime"),
 ];
 
 /// What every bench needs; each peer names its own.
