@@ -249,8 +249,8 @@ fn all_faults_at_once_spare_the_hits(driver: Driver) {
         hung.recover();
         broken.fail(false);
         // Those who idled have made room by now; those who waited for the disk have not.
-        for at in 0..20 {
-            let answer = if at % 2 == 0 { asking[at].answer() } else { server.get(&format!("/broken/{at}")) };
+        for (at, client) in asking.iter_mut().enumerate() {
+            let answer = if at % 2 == 0 { client.answer() } else { server.get(&format!("/broken/{at}")) };
             assert_eq!(answer.text(), format!("file {at}\n"));
         }
         wait_until("no helper is stuck", || {
