@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 on_every_driver!(
     a_signal_lets_downloads_finish,
+    a_drain_answers_all_that_has_come,
     a_second_signal_ends_at_once,
     the_drain_has_a_limit,
     idle_connections_end_in_time,
@@ -322,6 +323,26 @@ fn a_signal_lets_downloads_finish(driver: Driver) {
     drop(pipelined);
     assert_eq!(server.wait(), Some(0), "{}", server.said());
     wait_until("it says what it served", || server.said().contains("served "));
+}
+
+fn a_drain_answers_all_that_has_come(driver: Driver) {
+    let folder = Folder::usual();
+    // One loop is told at one moment; a thread each is told one after the other.
+    let workers: &[&str] = if driver.architecture().is_some() { &[] } else { &["--workers", "1"] };
+    let mut server = Server::serve_with(driver, folder.path(), workers);
+    let (mut idle, mut client) = (server.connect(), server.connect());
+    idle.get("/");
+    client.send("GET /page.html HTTP/1.1\r\nHo");
+    std::thread::sleep(Duration::from_millis(100));
+    server.signal(Signal::TERM);
+    idle.expect_end("an idle connection");
+    client.send("st: a\r\n\r\n".to_owned() + &get("/page.html").repeat(3));
+    let answers: Vec<_> = (0..4).map(|_| client.answer()).collect();
+    assert!(answers.iter().all(|answer| answer.text() == "a page\n"));
+    let last = answers.iter().position(|answer| answer.field("connection") == Some("close"));
+    assert!(last == Some(3) || driver.architecture().is_some(), "{answers:?}");
+    client.expect_end("after the last answer");
+    assert_eq!(server.wait(), Some(0), "{}", server.said());
 }
 
 fn a_second_signal_ends_at_once(driver: Driver) {

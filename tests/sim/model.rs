@@ -141,6 +141,7 @@ impl Model {
         let Some(version) = living.flatten().find(|bytes| is_right(bytes)) else {
             let alike = |at: &usize| {
                 let bytes = history[*at].bytes.as_deref().unwrap_or_default();
+                let bytes = bytes.get(asked.range.map_or(0, |(first, _)| first as usize)..).unwrap_or_default();
                 bytes.iter().zip(&answer.body).take_while(|(one, other)| one == other).count()
             };
             let nearest = (0..history.len()).max_by_key(alike).map(|at| (&history[at], alike(&at)));

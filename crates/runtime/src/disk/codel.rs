@@ -5,7 +5,8 @@
 //! delay over a whole interval is above the target is standing. From then on what has waited for twice the target is refused,
 //! and so is whoever comes when the queue holds more than can be done within the target. The latter goes on
 //! until nobody had to be refused for ten intervals: under a load that goes on the queue would only fill again, and all of that
-//! filling would be refused late. Pure: times go in, a verdict comes out.
+//! filling would be refused late. Where the queue runs empty, less was let in than could be done: then refusals are no reason to
+//! go on. Pure: times go in, a verdict comes out.
 
 /// The state of one queue. Times are in microseconds of any monotonic clock.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Codel {
     /// For so many intervals to come newcomers are let in as if it were, and whether one was refused in this one.
     wary: u32,
     has_refused: bool,
+    /// At some moment of this interval nothing waited.
+    ran_empty: bool,
     /// How often the queue has become a standing one.
     pub(crate) incidents: u64,
 }
@@ -36,6 +39,7 @@ impl Codel {
             is_standing: false,
             wary: 0,
             has_refused: false,
+            ran_empty: false,
             incidents: 0,
         }
     }
@@ -64,6 +68,17 @@ impl Codel {
         self.is_standing && delay > self.target * 2
     }
 
+    /// Forgets what is too long ago to tell anything, and says whether there was any; to be called when somebody comes and nobody
+    /// waits.
+    pub(crate) fn forget(&mut self, now: u64) -> bool {
+        let is_past = (self.is_standing || self.wary > 0) && now >= self.interval_end + self.interval();
+        if is_past {
+            self.close_interval(now);
+            self.least_delay = 0;
+        }
+        is_past
+    }
+
     /// Whether one more may wait behind `waiting` others; otherwise it is refused.
     pub(crate) fn admits(&mut self, waiting: usize) -> bool {
         let admits = self.wary == 0 || waiting < self.room;
@@ -82,6 +97,8 @@ impl Codel {
             self.close_interval(now);
         }
         self.least_delay = 0;
+        self.is_standing = false;
+        self.ran_empty = true;
     }
 
     fn close_interval(&mut self, now: u64) {
@@ -90,15 +107,16 @@ impl Codel {
         let is_recent = now < self.interval_end + interval;
         let was_standing = self.is_standing;
         self.is_standing = is_recent && self.least_delay > self.target;
-        let has_refused = std::mem::take(&mut self.has_refused);
-        self.wary = match self.is_standing || has_refused {
+        let (has_refused, ran_empty) = (std::mem::take(&mut self.has_refused), std::mem::take(&mut self.ran_empty));
+        self.wary = match self.is_standing || (has_refused && !ran_empty) {
+            _ if !is_recent => 0,
             true => WARY_INTERVALS,
-            false if is_recent => self.wary.saturating_sub(1),
-            false => 0,
+            false => self.wary.saturating_sub(1),
         };
         self.incidents += u64::from(self.is_standing && !was_standing);
-        // What was done in an interval, as much of it as can be done within the target.
-        self.room = usize::try_from(self.begun * self.target / interval).unwrap_or(usize::MAX).max(LEAST_ROOM);
+        // What was done in an interval, as much of it as can be done within the target; unless there was not enough to do.
+        let room = usize::try_from(self.begun * self.target / interval).unwrap_or(usize::MAX).max(LEAST_ROOM);
+        self.room = if ran_empty { room.max(self.room.saturating_mul(2)) } else { room };
         self.begun = 0;
         self.interval_end = now + interval;
     }
@@ -178,6 +196,33 @@ mod tests {
         run(&mut codel, 6_000_000, 250, 50_000);
         run(&mut codel, 7_000_000, 1, 0);
         assert!(codel.admits(10_000));
+    }
+
+    #[test]
+    fn bursts_of_a_light_load_end_it() {
+        let mut codel = Codel::new(TARGET);
+        run(&mut codel, 1_000_000, 250, 50_000);
+        // Six at a time, done at once: whatever is refused of them, it is not for long.
+        let refused = |codel: &mut Codel, from: u64| {
+            let refused = (0..6).filter(|waiting| !codel.admits(*waiting)).count();
+            codel.leaves(from, 1_000, 1_000);
+            codel.is_empty(from + 2_000);
+            refused
+        };
+        let rounds: Vec<usize> = (0..30).map(|round| refused(&mut codel, 1_260_000 + round * 100_000)).collect();
+        assert!(rounds[4..].iter().all(|refused| *refused == 0), "{rounds:?}");
+        assert!(!codel.is_wary());
+    }
+
+    #[test]
+    fn a_pause_is_the_end_of_it() {
+        let mut codel = Codel::new(TARGET);
+        run(&mut codel, 1_000_000, 250, 50_000);
+        assert!(codel.is_standing() && !codel.admits(25));
+        assert!(!codel.forget(1_300_000));
+        assert!(codel.is_standing() && !codel.admits(25), "not yet");
+        assert!(codel.forget(70_000_000));
+        assert!(!codel.is_standing() && !codel.is_wary() && codel.admits(25));
     }
 
     #[test]

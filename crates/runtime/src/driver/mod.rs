@@ -387,12 +387,12 @@ impl Driver {
             source.deadline = Tick::NEVER;
             return;
         };
-        let due = self.now + u64::from(delay.clamp(1, MAX_DELAY));
-        source.deadline = Tick::at(due);
+        let (deadline, due) = Tick::at(self.now + u64::from(delay.clamp(1, MAX_DELAY)));
+        source.deadline = deadline;
         let now = self.now;
         let looked_at = self.wheel_tick(token.index);
         if looked_at.until(now).is_none_or(|until| until > u64::from(delay)) {
-            *looked_at = Tick::at(due);
+            *looked_at = deadline;
             self.wheel.insert(due, u64::from(token.index));
         }
     }
@@ -537,8 +537,9 @@ impl Driver {
                 source.wake_both();
             }
             Some(later) => {
-                *self.wheel_tick(index) = Tick::at(now + later);
-                self.wheel.insert(now + later, u64::from(index));
+                let (tick, due) = Tick::at(now + later);
+                *self.wheel_tick(index) = tick;
+                self.wheel.insert(due, u64::from(index));
             }
         }
     }

@@ -127,8 +127,10 @@ pub(crate) struct Tick(u32);
 impl Tick {
     pub(crate) const NEVER: Self = Self(0);
 
-    pub(crate) fn at(ticks: u64) -> Self {
-        Self((ticks as u32).max(1))
+    /// The tick at `ticks`, and when exactly that is: one millisecond in 49 days cannot be told from never, and is put off.
+    pub(crate) fn at(ticks: u64) -> (Self, u64) {
+        let ticks = ticks + u64::from(ticks as u32 == 0);
+        (Self(ticks as u32), ticks)
     }
 
     /// Milliseconds from `now` until this tick, 0 when it has passed; `None` for never.
@@ -144,9 +146,15 @@ mod tests {
     #[test]
     fn ticks_survive_the_wrap() {
         let now = u64::from(u32::MAX) - 10;
-        assert_eq!(Tick::at(now + 50).until(now), Some(50));
-        assert_eq!(Tick::at(now).until(now + 50), Some(0));
+        assert_eq!(Tick::at(now + 50).0.until(now), Some(50));
+        assert_eq!(Tick::at(now).0.until(now + 50), Some(0));
         assert_eq!(Tick::NEVER.until(now), None);
+        for asked in now..now + 30 {
+            // Whoever looks when it is said to be must find that it has come: nobody looks a second time.
+            let (tick, when) = Tick::at(asked);
+            assert_eq!((tick.until(when - 1), tick.until(when)), (Some(1), Some(0)));
+            assert!(when == asked || when == asked + 1);
+        }
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Busy {
             let understood = match parse_request(&input, &mut self.scanned) {
                 Ok(Some((request, head))) => {
                     self.scanned = 0;
-                    self.take_request(context, stream, &request);
+                    self.take_request(context, stream, &request, head < input.len());
                     head
                 }
                 Ok(None) => 0,
@@ -210,9 +210,10 @@ impl Busy {
         }
     }
 
-    fn take_request(&mut self, context: &Rc<Context>, stream: &Stream, request: &Request<'_>) {
+    /// Takes the next request; `more` has come already, and is answered whatever is to become of the connection then.
+    fn take_request(&mut self, context: &Rc<Context>, stream: &Stream, request: &Request<'_>, more: bool) {
         let mut manner = Manner::of(request);
-        manner.keep_alive &= context.keeps_alive();
+        manner.keep_alive &= (more && request.framing == Framing::None) || context.keeps_alive();
         let asked = context.log.as_ref().map(|_| Box::new(Asked::of(request, peer(stream))));
         let limit = context.limits().max_body;
         let too_large = matches!(request.framing, Framing::Length(length) if length > limit);

@@ -194,7 +194,8 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
             return go_on(queue, input, 0, None);
         }
         let mut manner = Manner::of(&request);
-        manner.keep_alive &= context.keeps_alive();
+        // What has come already is answered, whatever is to become of the connection then.
+        manner.keep_alive &= head < input.len() || context.keeps_alive();
         match context.answer(&request, stream) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);
