@@ -99,6 +99,7 @@ impl World {
     /// The server is no more: lets everything arrive that is under way.
     pub fn settle(&mut self) {
         let end = self.now + SETTLED;
+        self.look_for_closed();
         while matches!(self.step(Some(end)), Next::Again | Next::Help(_) | Next::Look) {}
     }
 
