@@ -49,7 +49,7 @@ impl Scenario {
             plan.clients.burst = random.between(1, 20) as u32;
         }
         let waits = plan.disk == DiskMode::Inline;
-        let excuses = Excuses { disk_errors, overload: !is_calm, limits: plan.clients.is_set(), waits };
+        let excuses = Excuses { disk_errors, overload: !is_calm || waits, limits: plan.clients.is_set(), waits };
         let count = match random.below(100) {
             0..=74 => random.between(1, 40),
             75..=97 => random.between(40, 200),
