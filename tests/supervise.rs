@@ -93,6 +93,21 @@ fn an_endless_loop_is_found_named_and_replaced() {
 }
 
 #[test]
+fn a_worker_that_is_lost_is_replaced() {
+    for toml in ["workers = 2", "workers = 1"] {
+        let mut server = Supervised::start(toml);
+        server.may_panic = true;
+        let before = server.server();
+        assert_eq!(server.get("/.amped-test/lose-worker").status(), 404);
+        wait_until("another takes its place", || server.servers("ready").first().is_some_and(|now| *now != before));
+        (0..20).for_each(|_| assert_eq!(server.get("/").status(), 200));
+        let (said, status) = (server.said(), server.tell("status"));
+        assert!(said.contains("a test asked for it") && said.contains("panicked, so this process ends"), "{said}");
+        assert!(status.contains("restarts: 1 × killed by SIGABRT"), "{status}");
+    }
+}
+
+#[test]
 fn a_stopped_machine_is_not_a_stuck_one() {
     let server = Supervised::start("workers = 2");
     let before = server.server();

@@ -48,10 +48,13 @@ pub fn play(seed: u64, mut scenario: Scenario, tells: bool) -> Outcome {
         let shared = shared(&plan);
         crowd.borrow_mut().watch(&shared);
         let server = Rc::clone(&crowd);
-        worker::run(&shared, 0, vec![socket], |ready| match ready {
+        let ended = worker::run(&shared, 0, vec![socket], |ready| match ready {
             Ok(readings) => server.borrow_mut().serves(readings),
             Err(error) => server.borrow_mut().complain(error),
         });
+        if let Err(error) = ended {
+            crowd.borrow_mut().complain(format!("the driver failed: {error}"));
+        }
         crowd.borrow_mut().forget();
         // The process ends, and its threads with it.
         sim::end_helpers();

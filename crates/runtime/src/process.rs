@@ -6,7 +6,9 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -185,6 +187,26 @@ pub fn readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<V
         Err(rustix::io::Errno::INTR) => Ok(vec![false; fds.len()]),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Starts a thread that the process cannot do without. Should it panic, the process ends: half a server that nobody replaces is
+/// worse than one that is started anew.
+///
+/// # Errors
+/// No thread can be started.
+pub fn vital_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let named = name.to_owned();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            give_up(&format!("the thread {named} panicked"));
+        }
+    })
+}
+
+/// Ends the process, since it lacks something that it cannot do without. By SIGABRT, so that whoever started it knows.
+pub fn give_up(why: &str) -> ! {
+    crate::say!("amped: {why}, so this process ends");
+    std::process::abort()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! `AMPED_TEST_FAULTS_AT_START=FOLDER` files in that folder say how a server process fails to start.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use super::reply::{Body, Reply};
 /// - `panic-later`: panics while the answer is awaited;
 /// - `panic-sending`: panics where the answer is put together, which is the conversation's own affair;
 /// - `abort`: ends the process;
+/// - `lose-worker`: panics in a task that a worker cannot do without;
 /// - `spin`: never returns, and lets nobody else on this loop go on;
 /// - `burn/N…`: keeps the loop busy for N microseconds, then goes on as if nothing had been asked for.
 pub fn strike(path: &[u8]) -> Option<Answer> {
@@ -37,6 +39,7 @@ pub fn strike(path: &[u8]) -> Option<Answer> {
             return Some(Answer::Ready(Reply { body, ..Reply::own(Status::OK, b"\r\n".to_vec()) }));
         }
         b"abort" => std::process::abort(),
+        b"lose-worker" => LOSES_WORKER.store(true, Relaxed),
         b"spin" => endless_loop(),
         _ => {}
     }
@@ -60,6 +63,11 @@ pub fn at_start() {
     }
 }
 
+/// In a task that no worker can do without: panics if that was asked for.
+pub fn in_the_watch() {
+    assert!(!LOSES_WORKER.swap(false, Relaxed), "a test asked for it");
+}
+
 /// A function of its own, so that a stack has its name.
 #[inline(never)]
 fn endless_loop() -> ! {
@@ -72,6 +80,8 @@ fn endless_loop() -> ! {
 pub fn is_costly(path: &[u8]) -> bool {
     path.starts_with(b"/.amped-test/burn/") && are_allowed()
 }
+
+static LOSES_WORKER: AtomicBool = AtomicBool::new(false);
 
 fn are_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();

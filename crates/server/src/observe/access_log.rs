@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use amped_runtime::say;
+use amped_runtime::{process, say};
 use amped_wire::head::{Known, Request};
 use amped_wire::semantics::date;
 
@@ -101,10 +101,10 @@ impl Writer {
             Choice::File { path, format } => (Sink::File(path.clone(), open_or_explain(path)?), *format),
         };
         let (queue, messages) = sync_channel(MAX_QUEUED);
-        let thread = std::thread::Builder::new().name("amped-log".into());
         let state = Arc::new(State::default());
         let output = Output { sink, state: Arc::clone(&state), torn: false, unsaid: 0 };
-        let thread = thread.spawn(move || output.run(&messages)).map_err(|error| format!("access log: {error}"))?;
+        let thread = process::vital_thread("amped-log", move || output.run(&messages));
+        let thread = thread.map_err(|error| format!("access log: {error}"))?;
         Ok(Some(Self { queue, thread, format, state }))
     }
 

@@ -247,9 +247,7 @@ fn watch_over(server: &Server, master: &Master, plan: &Plan) -> Result<(), Strin
             let _ = message::send(channel, Report::Alive, &[]);
         }
     };
-    let thread = std::thread::Builder::new().name("amped-watch".into());
-    thread.spawn(move || heartbeat::run(&readings, stuck, alive)).map_err(failed)?;
-    Ok(())
+    process::vital_thread("amped-watch", move || heartbeat::run(&readings, stuck, alive)).map(drop).map_err(failed)
 }
 
 /// Starts the watch over the folders. One that this process may not open is for another process.
@@ -259,8 +257,7 @@ fn watch_folders(server: &Arc<Server>, master: &Master) -> Result<(), String> {
         Master::Supervisor(channel, _) => drop(message::send(channel, Report::Outgrown(why), &[])),
         Master::Nobody(_) => say!("amped: {why}; start it anew, or with its supervisor"),
     };
-    let thread = std::thread::Builder::new().name("amped-folders".into());
-    let started = thread.spawn(move || folders::run(&server, unable));
+    let started = process::vital_thread("amped-folders", move || folders::run(&server, unable));
     started.map(drop).map_err(|error| format!("cannot watch over the folders: {error}"))
 }
 
@@ -298,6 +295,6 @@ fn obey(server: &Arc<Server>, channel: Arc<Channel>, source: Source, retires: Ar
         say!("amped: the supervisor is gone, draining");
         end();
     };
-    let thread = std::thread::Builder::new().name("amped-channel".into());
-    thread.spawn(body).map(drop).map_err(|error| format!("cannot listen to the supervisor: {error}"))
+    let started = process::vital_thread("amped-channel", body);
+    started.map(drop).map_err(|error| format!("cannot listen to the supervisor: {error}"))
 }

@@ -11,6 +11,7 @@ pub mod server;
 pub mod sockets;
 mod watch;
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -19,7 +20,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
-use amped_runtime::say;
 use amped_runtime::{Meter, Runtime, driver};
 
 use self::accepting::Accepting;
@@ -95,20 +95,28 @@ pub struct Readings {
 }
 
 /// Runs a worker on this thread until it has drained; `ready` is told once, when it accepts or why it cannot.
-pub fn run(shared: &Arc<Shared>, place: usize, sockets: Vec<OwnedFd>, ready: impl FnOnce(Result<Readings, String>)) {
+///
+/// # Errors
+/// The driver has failed: connections are lost, and more will be.
+pub fn run(
+    shared: &Arc<Shared>,
+    place: usize,
+    sockets: Vec<OwnedFd>,
+    ready: impl FnOnce(Result<Readings, String>),
+) -> io::Result<()> {
     let runtime = match Runtime::new(shared.driver) {
         Ok(runtime) => runtime,
-        Err(error) => return ready(Err(format!("driver {}: {error}", shared.driver))),
+        Err(error) => {
+            ready(Err(format!("driver {}: {error}", shared.driver)));
+            return Ok(());
+        }
     };
     let counters = Arc::new(Counters::default());
     let context = context(shared, &runtime, &counters);
     let reception =
         Rc::new(Reception { seats: Arc::clone(&shared.seats), place, max_connections: shared.max_connections });
     ready(Ok(Readings { counters, meter: Arc::clone(runtime.meter()) }));
-    let work = work(Arc::clone(shared), context, reception, sockets);
-    if let Err(error) = runtime.run(work) {
-        say!("amped: worker {place}: {error}");
-    }
+    runtime.run(work(Arc::clone(shared), context, reception, sockets))
 }
 
 fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>) -> Rc<Context> {

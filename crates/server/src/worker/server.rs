@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
+use amped_runtime::process;
 
 use super::confine::{self, Confined};
 use super::sockets::Sockets;
@@ -384,9 +385,13 @@ fn start_workers(shared: &Arc<Shared>, sockets: Vec<Vec<OwnedFd>>) -> Result<Sta
     let mut threads = Vec::new();
     for (place, sockets) in sockets.into_iter().enumerate() {
         let (shared, report) = (Arc::clone(shared), report.clone());
-        let thread = std::thread::Builder::new().name(format!("amped-worker-{place}"));
-        let body = move || run(&shared, place, sockets, |ready| drop(report.send(ready)));
-        threads.push(thread.spawn(body).map_err(|error| format!("cannot start a worker: {error}"))?);
+        let body = move || {
+            if let Err(error) = run(&shared, place, sockets, |ready| drop(report.send(ready))) {
+                process::give_up(&format!("worker {place} has lost its driver: {error}"));
+            }
+        };
+        let thread = process::vital_thread(&format!("amped-worker-{place}"), body);
+        threads.push(thread.map_err(|error| format!("cannot start a worker: {error}"))?);
     }
     drop(report);
     let readings = reports.iter().take(threads.len()).collect::<Result<Vec<_>, _>>()?;

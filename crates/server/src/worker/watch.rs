@@ -8,6 +8,8 @@ use std::time::Duration;
 use amped_runtime::net::Listener;
 
 use super::accepting::Accepting;
+#[cfg(debug_assertions)]
+use crate::answer::faults;
 use crate::converse::Context;
 use crate::listen::Reception;
 use crate::overload::backlog::Backlog;
@@ -24,6 +26,8 @@ pub async fn watch(context: Rc<Context>, reception: Rc<Reception>, accepting: Rc
     let (mut pressure, mut accepted, mut panics) = (Pressure::default(), context.counters.accepted.get(), 0);
     for look in 0u64.. {
         context.runtime().sleep(INTERVAL).await;
+        #[cfg(debug_assertions)]
+        faults::in_the_watch();
         let runtime = context.runtime();
         if look % MEMORY_EVERY == 0 {
             pressure.memory = memory.pressure();
