@@ -100,6 +100,25 @@ fn a_remote_file_that_the_loop_sends_itself_is_one_version() {
     assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 8);
 }
 
+/// Found by seeds 63864, 65648 and 72909: a small file that is written into twice within a tick of its file system's clock, and read
+/// between, bears one stamp, and half of each was served.
+#[test]
+fn what_is_written_twice_in_a_tick_is_not_torn() {
+    let play = |seed| {
+        let mut scenario = Scenario::new(seed);
+        (scenario.plan.disk, scenario.place, scenario.files) = (DiskMode::Amped, Place::Own, (3, 0, false));
+        scenario.plan.revalidate = std::time::Duration::ZERO;
+        (scenario.excuses.overload, scenario.excuses.waits, scenario.excuses.disk_errors) = (true, true, true);
+        scenario.faults = Faults { race: 100_000, disk_time: (500_000, 2_000_000), ..Faults::none() };
+        scenario.change_every = 5_000_000;
+        std::thread::spawn(move || stage::play(seed, scenario, false)).join().expect("no panic")
+    };
+    let outcomes: Vec<Outcome> = (0..64).map(play).collect();
+    let faults: Vec<&String> = outcomes.iter().flat_map(|outcome| &outcome.faults).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 32);
+}
+
 /// On a thread of its own, which has no memory of other seeds.
 fn alone(seed: u64, tells: bool) -> Outcome {
     let thread = std::thread::Builder::new().name(format!("seed {seed}"));

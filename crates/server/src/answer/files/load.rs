@@ -209,11 +209,19 @@ impl Target<'_> {
             return Ok(Some(Loaded::New(Content::File(content))));
         }
         let whole = SCRATCH.with_borrow_mut(|scratch| self.read_whole(manner, &file, &representation, scratch))?;
-        let unchanged = amped_runtime::disk::stamp(&file)?.1 == stamp;
-        Ok(whole.filter(|_| unchanged).map(|(bytes, head)| {
-            let end = head + stamp.size as usize;
-            Loaded::New(Content::Memory(MemoryContent { bytes, head, end, representation }))
-        }))
+        let Some((bytes, head)) = whole else { return Ok(None) };
+        let end = head + stamp.size as usize;
+        let is_one_version = amped_runtime::disk::stamp(&file)?.1 == stamp
+            && (!representation.is_fresh || self.reads_the_same(manner.reading, &file, &bytes[head..end])?);
+        let content = MemoryContent { bytes, head, end, representation };
+        Ok(is_one_version.then_some(Loaded::New(Content::Memory(content))))
+    }
+
+    /// Whether a file has this body still: one that was written into before and after it was read, within one tick of the clock for
+    /// its times, bears the same stamp.
+    fn reads_the_same(&self, reading: Reading, file: &File, body: &[u8]) -> io::Result<bool> {
+        let mut again = vec![0; body.len()];
+        Ok(self.read_body(reading, file, &mut again)? && again == body)
     }
 
     /// Head and body in one piece of memory, and where the body begins; `None` when the file ended early.
@@ -305,11 +313,11 @@ impl Target<'_> {
 }
 
 /// Whether the file changed so recently that another change could bear the same times: the kernel's clock for them ticks
-/// every 1 to 10 ms. A modification time may be set to anything; the time of the last change may not.
+/// every 1 to 10 ms. A modification time may be set to anything, also to one that is yet to come: that is no recent change.
 fn is_fresh(stamp: Stamp, now: Duration) -> bool {
-    let (seconds, nanos) = stamp.changed;
-    let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    now.as_nanos() as i128 - changed < FRESH_NANOS
+    let age =
+        |(seconds, nanos): (i64, u32)| now.as_nanos() as i128 - i128::from(seconds) * 1_000_000_000 - i128::from(nanos);
+    age(stamp.changed) < FRESH_NANOS || (0..FRESH_NANOS).contains(&age(stamp.modified))
 }
 
 /// The status of errors that say something about the file, not about the machine.
