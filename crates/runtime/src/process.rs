@@ -1,4 +1,5 @@
-//! Processes: children forked or executed, signals to them, what became of them, descriptors they were born with.
+//! Processes: children forked or executed, signals to them, what became of them, descriptors they were born with, threads they
+//! cannot do without.
 //!
 //! `fork` is for a parent that has no loop and starts no thread: fork(2) copies the calling thread alone, and whatever lock another one
 //! held would stay locked in the child for ever (pthread_atfork(3) tells why nothing helps). So `fork` counts the threads first.

@@ -1,8 +1,9 @@
 //! Standard error, where the server speaks to people: never a reason to fail, and never one to wait.
 //!
 //! `eprintln!` panics once nobody holds the other end of a pipe (a log collector that was restarted), and waits for ever while
-//! somebody holds it and does not read. Both would be the end of a thread that others depend on. So a line that cannot be written
-//! at once is lost.
+//! somebody holds it and does not read. Both would be the end of a thread that others depend on. So a line that a pipe, a socket or
+//! a terminal would not take at once is lost. (Of two processes that fill the last of a pipe's room in the same instant one may
+//! wait; a file may be on a disk that hangs: a service manager's pipe or socket is the better place.)
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};

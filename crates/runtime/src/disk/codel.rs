@@ -71,7 +71,7 @@ impl Codel {
     /// Forgets what is too long ago to tell anything, and says whether there was any; to be called when somebody comes and nobody
     /// waits.
     pub(crate) fn forget(&mut self, now: u64) -> bool {
-        let is_past = (self.is_standing || self.wary > 0) && now >= self.interval_end + self.interval();
+        let is_past = self.wary > 0 && now >= self.interval_end + self.interval();
         if is_past {
             self.close_interval(now);
             self.least_delay = 0;

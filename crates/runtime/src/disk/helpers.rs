@@ -305,7 +305,7 @@ impl Pool {
         self.late.fetch_add(u64::from(late.as_ref().is_some_and(|late| late.work.is_wanted())), Relaxed);
         // Jobs that idle helpers are about to take do not wait.
         let free = queues.idle + self.helpers.saturating_sub(queues.threads);
-        if queues.serve.is_empty() && queues.codel.forget(self.micros()) {
+        if queues.serve.is_empty() && queues.codel.is_wary() && queues.codel.forget(self.micros()) {
             self.publish(&queues.codel);
         }
         let has_room = match class {

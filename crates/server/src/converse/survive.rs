@@ -4,7 +4,6 @@
 //! kernel still writes to belongs to the driver, which keeps it until the last completion: so there is nothing to repair.
 //! Costs two stores to a thread's own memory per guarded step; a panic costs one line of the log, ten a second at most.
 
-use amped_runtime::say;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
@@ -12,6 +11,8 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use amped_runtime::say;
 
 thread_local! {
     /// A panic on this thread will be caught and told of by `guard`'s caller.

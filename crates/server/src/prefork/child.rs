@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 
-use amped_runtime::say;
+use amped_runtime::{process, say};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -31,7 +31,7 @@ fn serve(prepared: Prepared, control: UnixStream) -> Result<(), String> {
     let status = server.status();
     tell(&control, &status).map_err(failed)?;
     let asked = (control.try_clone().map_err(failed)?, status.clone());
-    std::thread::Builder::new().name("amped-control".into()).spawn(move || obey(&asked.0, &asked.1)).map_err(failed)?;
+    process::vital_thread("amped-control", move || obey(&asked.0, &asked.1)).map_err(failed)?;
     for signal in signals.forever() {
         if signal != SIGUSR1 {
             break;
