@@ -15,6 +15,7 @@
 mod browser;
 mod client;
 mod folder;
+mod said;
 mod server;
 pub mod stall;
 pub mod supervised;

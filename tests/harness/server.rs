@@ -1,18 +1,19 @@
 //! The real binary, started on a port of its own and ended with the value that holds it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::said::Said;
 use super::{Answer, Client, PATIENCE};
 
 /// The drivers that every test is run on; the blocking one in threads and in processes.
@@ -36,7 +37,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     /// How many addresses it was told to listen on.
     expected: usize,
-    said: Arc<Mutex<String>>,
+    said: Said,
     /// Panics are a part of the test.
     may_panic: bool,
     /// Configuration and admin socket.
@@ -142,9 +143,7 @@ impl Server {
         command.env_remove("RUST_BACKTRACE");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
-        let said = Arc::new(Mutex::new(String::new()));
-        let (stderr, copy) = (child.stderr.take().expect("it was asked for"), Arc::clone(&said));
-        std::thread::spawn(move || listen(stderr, &copy));
+        let said = Said::by(&mut child);
         Self { child, addresses: Vec::new(), expected, said, may_panic: false, folder }
     }
 
@@ -184,7 +183,7 @@ impl Server {
 
     /// What it has said on standard error so far.
     pub fn said(&self) -> String {
-        self.said.lock().expect("nobody panics with it").clone()
+        self.said.text()
     }
 
     /// The line about its driver, workers and cache.
@@ -365,12 +364,4 @@ pub fn copy_of_binary(place: &Path) -> PathBuf {
 /// Whether the tests run with all rights, which some of them give up and some need.
 pub fn is_root() -> bool {
     rustix::process::getuid().is_root()
-}
-
-fn listen(stderr: ChildStderr, said: &Mutex<String>) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        let mut said = said.lock().expect("nobody panics with it");
-        said.push_str(&line);
-        said.push('\n');
-    }
 }

@@ -1,19 +1,18 @@
 //! A server with its supervisor, and clients that never stop asking.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use super::said::Ears;
+use super::said::Said;
 use super::{Answer, Client, PATIENCE, binary, copy_of_binary, get, wait_until};
 
 /// A server with its supervisor, in a folder of its own.
@@ -21,20 +20,8 @@ pub struct Supervised {
     pub child: Child,
     /// Panics are a part of the test.
     pub may_panic: bool,
-    said: Arc<Mutex<String>>,
-    ears: Arc<Mutex<Ears>>,
+    said: Said,
     folder: tempfile::TempDir,
-}
-
-/// What becomes of what it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ears {
-    /// It is read.
-    Open,
-    /// The pipe is full, and nobody reads it.
-    Shut,
-    /// Nobody has the other end.
-    Gone,
 }
 
 /// Clients that never stop asking.
@@ -66,11 +53,8 @@ impl Supervised {
         adjust(&mut command, folder.path());
         fs::write(folder.path().join("amped.toml"), configuration(toml)).expect("own folder");
         let mut child = command.spawn().expect("the binary starts");
-        let (stderr, said) = (child.stderr.take().expect("it was asked for"), Arc::<Mutex<String>>::default());
-        let (copy, ears) = (Arc::clone(&said), Arc::new(Mutex::new(Ears::Open)));
-        let how = Arc::clone(&ears);
-        std::thread::spawn(move || listen(stderr, &copy, &how));
-        let mut this = Self { child, may_panic: false, said, ears, folder };
+        let said = Said::by(&mut child);
+        let mut this = Self { child, may_panic: false, said, folder };
         let start = Instant::now();
         while this.addresses().is_empty() {
             let ended = this.child.try_wait().expect("own child");
@@ -82,21 +66,12 @@ impl Supervised {
 
     /// What both processes have said on standard error so far, in whole lines.
     pub fn said(&self) -> String {
-        let said = self.said.lock().expect("nobody panics with it");
-        said[..said.rfind('\n').map_or(0, |end| end + 1)].to_owned()
+        self.said.text()
     }
 
     /// From now on it is heard like this. What it says meanwhile is not among what it has said.
     pub fn hear(&self, ears: Ears) {
-        *self.ears.lock().expect("nobody panics with it") = ears;
-        if ears == Ears::Shut {
-            // A description of our own, so that only this writer does not wait.
-            let path = format!("/proc/{}/fd/2", self.child.id());
-            let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-            let pipe = fs::OpenOptions::new().write(true).custom_flags(flags).open(path);
-            let mut pipe = pipe.expect("the pipe it speaks into");
-            while pipe.write(&[b'.'; 512]).is_ok() {}
-        }
+        self.said.hear(&self.child, ears);
     }
 
     /// Where it listens.
@@ -229,29 +204,6 @@ fn ask_for_a_while(address: SocketAddr, stop: &AtomicBool, answered: &AtomicU64)
         }
     }
     Ok(())
-}
-
-/// Reads what is said, as long as somebody is to.
-fn listen(mut stderr: ChildStderr, said: &Mutex<String>, ears: &Mutex<Ears>) {
-    let mut bytes = [0; 4096];
-    loop {
-        let locked = ears.lock().expect("nobody panics with it");
-        if *locked == Ears::Gone {
-            return;
-        }
-        let mut ready = [PollFd::new(&stderr, PollFlags::IN)];
-        if *locked == Ears::Open && poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1) {
-            match stderr.read(&mut bytes) {
-                Ok(0) | Err(_) => return,
-                Ok(read) => {
-                    said.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&bytes[..read]))
-                }
-            }
-        } else {
-            drop(locked);
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
 }
 
 fn configuration(toml: &str) -> String {
