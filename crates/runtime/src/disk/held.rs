@@ -4,10 +4,15 @@
 //! closed by one thread of their own, which costs a loop the hand-over and nothing else.
 
 use std::fs::File;
+use std::io;
 use std::ops::Deref;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
 
+use super::mount::{Ability, Mount};
+use super::now::{is_readable, is_resident, warm};
+use super::proven::{Proven, UNIT};
 use super::root::Place;
 
 /// An open file and where it lies.
@@ -16,12 +21,51 @@ pub struct Held {
     /// There until it is dropped.
     file: Option<File>,
     place: Place,
+    proven: Proven,
 }
 
 impl Held {
     /// Holds a file open.
     pub fn new(file: File, place: Place) -> Self {
-        Self { file: Some(file), place }
+        Self { file: Some(file), place, proven: Proven::default() }
+    }
+
+    /// Whether this part can be sent without waiting for the disk, as far as can be told at `now` without reading it.
+    ///
+    /// cachestat(2) counts pages that are still being read as present, so the end of every read-ahead unit is touched as well; the
+    /// last one only, if all were lately. Without the right to ask (the file is another user's) the answer is no.
+    pub fn is_warm(&self, mount: &Mount, offset: u64, length: usize, now: Instant) -> bool {
+        match mount.ability() {
+            Ability::Memory => return true,
+            Ability::None => return false,
+            Ability::NoWait if length == 0 => return true,
+            Ability::NoWait if is_resident(self, offset, length) != Some(true) => return false,
+            Ability::NoWait => {}
+        }
+        let end = offset + length as u64;
+        (offset / UNIT..end.div_ceil(UNIT)).all(|unit| {
+            let part = offset.max(unit * UNIT)..end.min((unit + 1) * UNIT);
+            let length = part.end - part.start;
+            if self.proven.holds(unit, now) {
+                return is_readable(mount, self, part.end - 1, 1);
+            }
+            let is_readable = is_readable(mount, self, part.start, length as usize);
+            // What was seen of a part says nothing of the rest.
+            if is_readable && length == UNIT {
+                self.proven.note(unit, now);
+            }
+            is_readable
+        })
+    }
+
+    /// Brings this part into memory and says how much of it there is. Waits for the disk: for helpers.
+    ///
+    /// # Errors
+    /// EIO from the disk.
+    pub fn warm(&self, offset: u64, length: usize) -> io::Result<usize> {
+        // Some of the file has left memory, and the kernel reads ahead: what it is reading counts as resident.
+        self.proven.forget();
+        warm(self, offset, length)
     }
 
     /// Where it lies, which decides what a loop may do with it.

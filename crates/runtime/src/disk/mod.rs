@@ -10,6 +10,7 @@ mod helpers;
 mod mount;
 mod now;
 mod pause;
+mod proven;
 mod root;
 
 pub use held::Held;
@@ -17,6 +18,7 @@ pub use helpers::{Class, Helpers, Job, Refused, Stats};
 #[cfg(feature = "sim")]
 pub(crate) use helpers::{Pool, Waiting};
 pub use mount::{Ability, Mount};
-pub use now::{is_resident, is_warm, read_now, read_resident, warm};
+pub use now::{is_resident, read_now, read_resident};
 pub use pause::pause;
+pub use proven::UNIT;
 pub use root::{FileKind, Place, Root, Stamp, Standing, Symlinks, read_at, stamp};

@@ -51,19 +51,6 @@ pub(crate) fn read_now_unchecked(file: &File, memory: &mut [u8], offset: u64) ->
     Ok(preadv2(file, &mut vectors, offset, ReadWriteFlags::NOWAIT)?)
 }
 
-/// Whether the window can be sent without waiting for the disk, as far as can be told without reading it.
-///
-/// cachestat(2) counts pages that are still being read as present, so the end of every read-ahead unit is touched as well.
-/// Without the right to ask (the file is another user's) the answer is no.
-pub fn is_warm(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
-    match mount.ability() {
-        Ability::Memory => true,
-        Ability::None => false,
-        Ability::NoWait if length == 0 => true,
-        Ability::NoWait => is_resident(file, offset, length) == Some(true) && is_readable(mount, file, offset, length),
-    }
-}
-
 /// Whether the page cache has it all, be it still being read (cachestat(2)); `None` when the kernel does not tell: before Linux
 /// 6.5, and of another user's file.
 pub fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
@@ -76,17 +63,15 @@ pub fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
     (result == 0).then_some(stat.cached >= pages)
 }
 
-fn is_readable(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
+/// Whether the end of every read-ahead unit can be read without waiting.
+pub(super) fn is_readable(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
     let last = offset + length as u64 - 1;
     let ends = (offset / READ_AHEAD..last / READ_AHEAD).map(|unit| (unit + 1) * READ_AHEAD - 1);
     ends.chain([last]).all(|at| matches!(read_now(mount, file, &mut [0], at), Ok(1)))
 }
 
-/// Brings the window into memory and says how much of it there is. Waits for the disk: for helpers.
-///
-/// # Errors
-/// EIO from the disk.
-pub fn warm(file: &File, offset: u64, length: usize) -> io::Result<usize> {
+/// Brings the window into memory and says how much of it there is.
+pub(super) fn warm(file: &File, offset: u64, length: usize) -> io::Result<usize> {
     // Reading is the only proof of presence that works on every mount; the scratch memory stays in the processor's cache.
     let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length as u64), rustix::fs::Advice::WillNeed);
     let mut scratch = vec![0; SCRATCH.min(length)];

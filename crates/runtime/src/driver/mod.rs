@@ -335,6 +335,7 @@ impl Driver {
         }
     }
 
+    /// Waits until the socket takes bytes, or is broken.
     pub(crate) fn writable(&mut self, token: Token, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let source = usable(&mut self.sources, token)?;
         match &mut self.engine {

@@ -96,7 +96,7 @@ impl Readiness {
         (offset, length): (u64, usize),
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.write_with(source, token, context, |source| socket::sendfile(source.fd.as_fd(), file, offset, length))
+        self.write_with(source, token, context, |source| source.send_from(file, offset, length))
     }
 
     /// Waits until the descriptor is writable.

@@ -2,10 +2,12 @@
 //!
 //! There is one for every connection, so its size is part of what an idle connection costs (see the test below).
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Waker;
 
 use super::uring::Traffic;
+use crate::net::socket;
 
 /// One descriptor's state. Owned by the driver, named by a token.
 #[derive(Debug)]
@@ -31,6 +33,16 @@ impl Source {
             deadline: Tick::NEVER,
             traffic: Traffic::default(),
         }
+    }
+
+    /// Sends once from a file. A short count mostly means that the socket is full now; to know it saves the loop a turn, and a
+    /// call that fetches the file's pages in vain.
+    pub(crate) fn send_from(&mut self, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        let sent = socket::sendfile(self.fd.as_fd(), file, offset, length)?;
+        if sent < length && socket::is_full(self.fd.as_fd()) {
+            self.flags.clear(Flags::WRITABLE);
+        }
+        Ok(sent)
     }
 
     pub(crate) fn wake_reader(&mut self) {

@@ -319,7 +319,7 @@ impl Uring {
     ) -> Poll<io::Result<usize>> {
         ready!(self.sent(source, context))?;
         if source.flags.has(Flags::WRITABLE) {
-            match socket::sendfile(source.fd.as_fd(), file, offset, length) {
+            match source.send_from(file, offset, length) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.flags.clear(Flags::WRITABLE),
                 result => return Poll::Ready(result),
             }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 
 use crate::buffer::SendQueue;
@@ -67,6 +68,13 @@ pub(crate) fn sendfile(fd: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, le
     let mut offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: `offset` is valid for the call.
     retry(|| unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut offset, length) })
+}
+
+/// Whether the socket would take no bytes now: then, and only then, a readiness interface tells of the moment when it does.
+pub(crate) fn is_full(fd: BorrowedFd<'_>) -> bool {
+    simulated!(|world| world.is_full(fd.as_raw_fd()));
+    let mut ready = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    rustix::event::poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
 }
 
 /// Takes the next connection off the listener's queue, non-blocking and closed on exec. TCP_NODELAY and the like are inherited

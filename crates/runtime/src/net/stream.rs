@@ -133,6 +133,11 @@ impl Stream {
         self.driver().sendfile(self.token, file.as_fd(), (offset, length), context)
     }
 
+    /// Waits until the socket takes bytes, if it is known to be full; an error is told by what is sent next.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.driver().writable(self.token, context).map(|_| ())
+    }
+
     /// Lets the kernel queue as much as it likes for this peer (`deep`), or little: see `TCP_NOTSENT_LOWAT` in tcp(7).
     ///
     /// # Errors

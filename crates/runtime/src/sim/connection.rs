@@ -170,6 +170,15 @@ impl World {
         Ok(bytes.len())
     }
 
+    /// poll(2) for POLLOUT.
+    pub(crate) fn is_full(&mut self, fd: RawFd) -> bool {
+        self.open(fd).is_ok_and(|at| {
+            let connection = &self.connections[at];
+            let gone = connection.reset || connection.server_fin;
+            !gone && connection.unsent.len() as u64 >= self.faults.send_buffer
+        })
+    }
+
     /// What may be sent now.
     fn room(&mut self, at: usize) -> io::Result<u64> {
         let connection = &mut self.connections[at];

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::rc::Rc;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ on_every_driver!(
     a_file_is_sent_whole_and_in_part,
     a_short_file_ends_with_zero,
     a_large_file_waits_for_a_slow_reader,
+    a_socket_that_a_file_has_filled_says_when_there_is_room,
     a_file_follows_what_was_sent_before,
     an_offset_beyond_what_a_file_can_have_is_an_error,
 );
@@ -58,6 +60,34 @@ async fn a_large_file_waits_for_a_slow_reader(runtime: Rc<Runtime>) {
         assert_eq!(done, length);
         assert_same(&soon(&runtime, "the file arrives", seen).await, &bytes, "a large file");
     }
+}
+
+/// Without another call that finds out in vain, and as often as it happens.
+async fn a_socket_that_a_file_has_filled_says_when_there_is_room(runtime: Rc<Runtime>) {
+    let (file, bytes) = file(16 << 20);
+    let (stream, peer) = pair(&runtime);
+    let mut peer = Some(peer);
+    let mut done = 0;
+    for _ in 0..2 {
+        let sent = poll_fn(|context| stream.poll_sendfile(&file, done as u64, bytes.len() - done, context));
+        let sent = soon(&runtime, "a sendfile", sent).await.expect("a reader");
+        assert!(sent > 0 && sent < bytes.len() - done, "{sent} bytes: nobody reads");
+        let is_full = poll_fn(|context| Poll::Ready(stream.poll_writable(context).is_pending())).await;
+        assert!(is_full, "a short count is a full socket");
+        let (socket, from) = (peer.take().expect("it comes back"), done);
+        let seen = in_thread(move || (read(&socket, sent), socket));
+        soon(&runtime, "there is room", poll_fn(|context| stream.poll_writable(context))).await;
+        let (read, socket) = soon(&runtime, "what was sent arrives", seen).await;
+        assert_same(&read, &bytes[from..from + sent], "a part of the file");
+        (peer, done) = (Some(socket), done + sent);
+    }
+    // Who has gone leaves nothing to wait for.
+    soon(&runtime, "the socket is filled", async {
+        while poll_fn(|context| Poll::Ready(stream.poll_sendfile(&file, 0, bytes.len(), context))).await.is_ready() {}
+    })
+    .await;
+    drop(peer);
+    soon(&runtime, "the end", poll_fn(|context| stream.poll_writable(context))).await;
 }
 
 /// A head in flight, then the file: nothing may overtake.

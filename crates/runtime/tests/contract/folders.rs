@@ -7,9 +7,11 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use amped_runtime::disk::{Ability, FileKind, Root, Symlinks, is_warm, read_at, read_now, read_resident, stamp, warm};
+use amped_runtime::disk::{
+    Ability, FileKind, Held, Place, Root, Symlinks, is_resident, read_at, read_now, read_resident, stamp,
+};
 use rustix::io::Errno;
 
 use crate::support::{assert_same, pattern};
@@ -276,16 +278,17 @@ fn reads_say_what_is_in_memory() {
                 assert_eq!(mount.ability(), Ability::None, "{mount}: a file just read is in memory");
             }
         }
-        assert_eq!(warm(&file, 0, bytes.len()).expect("a local file"), bytes.len());
-        assert_eq!(warm(&file, 700_000, 5000).expect("a local file"), 1, "as much as there is");
-        assert_eq!(warm(&file, 0, 0).expect("a local file"), 0);
+        let (file, now) = (Held::new(file, Place::Own), Instant::now());
+        assert_eq!(file.warm(0, bytes.len()).expect("a local file"), bytes.len());
+        assert_eq!(file.warm(700_000, 5000).expect("a local file"), 1, "as much as there is");
+        assert_eq!(file.warm(0, 0).expect("a local file"), 0);
         let can_tell = mount.ability() != Ability::None;
         for (offset, length) in [(0, 1), (0, bytes.len()), (131_071, 2), (4096, 131_072), (700_000, 1)] {
-            assert_eq!(is_warm(mount, &file, offset, length), can_tell, "{mount}: {offset} and {length} on");
+            assert_eq!(file.is_warm(mount, offset, length, now), can_tell, "{mount}: {offset} and {length} on");
         }
-        assert_eq!(is_warm(mount, &file, 0, 0), can_tell, "nothing is always there");
+        assert_eq!(file.is_warm(mount, 0, 0, now), can_tell, "nothing is always there");
         if mount.ability() == Ability::NoWait {
-            assert!(!is_warm(mount, &file, 650_000, 200_000), "nothing lies beyond the end");
+            assert!(!file.is_warm(mount, 650_000, 200_000, now), "nothing lies beyond the end");
             assert_eq!(read_now(mount, &file, &mut memory, 1 << 30).expect("the end"), 0);
         }
     }
@@ -299,9 +302,10 @@ fn a_cold_window_is_not_waited_for() {
         let bytes = pattern(2 << 20, 5);
         fs::write(path.join("cold"), &bytes).expect("a file");
         let root = Root::open(&path, Symlinks::Within).expect("a folder");
-        let file = root.open_file(b"cold").expect("a file");
+        let (file, now) = (Held::new(root.open_file(b"cold").expect("a file"), Place::Own), Instant::now());
         File::open(path.join("cold")).and_then(|file| file.sync_all()).expect("a disk");
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
+        let drop_it = || rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
+        drop_it();
         let mut memory = vec![0; 8192];
         // Who asks first begins nothing: it is as cold the second time, after what would have been time enough to read it.
         if let Err(error) = read_resident(root.mount(), &file, &mut memory, 1 << 20, false) {
@@ -314,18 +318,25 @@ fn a_cold_window_is_not_waited_for() {
             Ok(length) => assert_same(&memory[..length], &bytes[1 << 20..(1 << 20) + length], "a window"),
             Err(error) => {
                 assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
-                assert!(!is_warm(root.mount(), &file, 1 << 20, 8192), "a window that cannot be read is not warm");
+                assert!(!file.is_warm(root.mount(), 1 << 20, 8192, now), "a window that cannot be read is not warm");
             }
         }
-        assert_eq!(warm(&file, 1 << 20, 8192).expect("a local file"), 8192);
+        assert_eq!(file.warm(1 << 20, 8192).expect("a local file"), 8192);
         if root.mount().ability() != Ability::None {
-            assert!(is_warm(root.mount(), &file, 1 << 20, 8192), "{}: just read", root.mount());
+            assert!(file.is_warm(root.mount(), 1 << 20, 8192, now), "{}: just read", root.mount());
             assert_eq!(read_now(root.mount(), &file, &mut memory, 1 << 20).expect("a warm window"), 8192);
             assert_same(&memory, &bytes[1 << 20..(1 << 20) + 8192], "a window");
             memory.fill(0);
             let resident = read_resident(root.mount(), &file, &mut memory, 1 << 20, true);
             assert_eq!(resident.expect("a warm window"), 8192);
             assert_same(&memory, &bytes[1 << 20..(1 << 20) + 8192], "a window");
+            // What was proven is no proof once the kernel has dropped it.
+            assert_eq!(file.warm(0, 1 << 20).expect("a local file"), 1 << 20);
+            assert!((0..2).all(|_| file.is_warm(root.mount(), 0, 1 << 20, now)), "{}: just read", root.mount());
+            drop_it();
+            if is_resident(&file, 0, 1 << 20) == Some(false) {
+                assert!(!file.is_warm(root.mount(), 0, 1 << 20, now), "{}: dropped", root.mount());
+            }
         }
     }
 }

@@ -339,8 +339,10 @@ impl Busy {
                     self.pieces.pop_front();
                     return Poll::Ready(Ok(true));
                 }
-                // What the turn had is sent: the others first.
-                task.waker().wake_by_ref();
+                // What the turn had is sent: the others first. A full socket says itself when it is so no longer.
+                if means.stream.poll_writable(task).is_ready() {
+                    task.waker().wake_by_ref();
+                }
                 Poll::Pending
             }
         }

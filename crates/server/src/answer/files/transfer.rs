@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use amped_runtime::Sleep;
-use amped_runtime::disk::{Ability, Class, Helpers, Job, Place, is_resident, is_warm, stamp};
+use amped_runtime::disk::{Ability, Class, Helpers, Job, Place, UNIT, is_resident, stamp};
 use amped_runtime::net::Stream;
 
 use super::entry::FileContent;
@@ -27,8 +27,10 @@ pub struct Transfer {
     content: FileContent,
     /// What is still to be sent.
     left: Range<u64>,
-    /// Everything before this is in memory, or was at `seen`.
+    /// Everything before this is in memory, or was at `looked`.
     warm_until: u64,
+    looked: Option<Instant>,
+    /// When the file was last found to be the version that was promised.
     seen: Option<Instant>,
     warming: Option<Job<io::Result<Window>>>,
     /// The window before `warm_until`, if it is in memory of our own.
@@ -97,8 +99,8 @@ impl Transfer {
     /// A transfer of `range` of the file's body.
     pub fn new(content: &FileContent, range: Range<u64>) -> Self {
         let (content, warm_until) = (content.clone(), range.start);
-        let (warming, carried, pause) = (None, None, None);
-        Self { content, warm_until, seen: None, left: range, warming, carried, pause, pace: Pace::default() }
+        let (looked, seen, warming, carried, pause) = (None, None, None, None, None);
+        Self { content, left: range, warm_until, looked, seen, warming, carried, pause, pace: Pace::default() }
     }
 
     /// Whether everything has been handed to the kernel.
@@ -127,16 +129,16 @@ impl Transfer {
         }
         let window = self.warm_until.min(self.left.end) - self.left.start;
         let runtime = means.stream.runtime();
-        let Some(share) = means.budget.share(runtime.clock().now(), window) else { return Poll::Ready(Ok(0)) };
         let now = runtime.clock().now();
-        let seen = self.seen.replace(now);
+        let Some(share) = means.budget.share(now, window) else { return Poll::Ready(Ok(0)) };
         // A client may take minutes for a window, and the file may be another by then. Asked before the bytes go, once a turn: to find
         // out when they have gone is too late for the last ones, as the client would have all it was promised, and a mixture. What a
         // helper has read is one version.
-        if seen != Some(now) && self.carried.is_none() {
+        if self.seen.replace(now) != Some(now) && self.carried.is_none() {
             self.content.check_version()?;
         }
-        if seen.is_none_or(|seen| now - seen >= REMEMBERED) && self.has_gone(means, share as usize) {
+        let looked = self.looked.replace(now);
+        if looked.is_none_or(|looked| now - looked >= REMEMBERED) && self.has_gone(means, share as usize) {
             // A job under way is for the next window.
             (self.warm_until, self.warming) = (self.left.start, None);
             return self.poll_warm(means, context).map_ok(|()| 0);
@@ -194,7 +196,8 @@ impl Transfer {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
         self.warm_until = start + window as u64;
-        self.seen = Some(means.stream.runtime().clock().now());
+        let now = means.stream.runtime().clock().now();
+        (self.looked, self.seen) = (Some(now), Some(now));
         self.carried = warmed.carried(start);
         Poll::Ready(Ok(()))
     }
@@ -205,22 +208,19 @@ impl Transfer {
             return false;
         }
         let start = self.warm_until.max(self.left.start);
-        let window = (self.left.end - start).min(WINDOW);
-        let mount = self.content.root.mount();
+        // In whole units, for which others may have asked.
+        let end = self.left.end.min((start / UNIT + 2) * UNIT);
+        let (file, mount, runtime) = (&self.content.file, self.content.root.mount(), means.stream.runtime());
+        let now = runtime.clock().now();
         let is_there = || match means.mode {
             DiskMode::Inline => true,
             DiskMode::Helpers => false,
-            DiskMode::Amped => {
-                self.content.file.place() == Place::Own && is_warm(mount, &self.content.file, start, window as usize)
-            }
+            DiskMode::Amped => file.place() == Place::Own && file.is_warm(mount, start, (end - start) as usize, now),
         };
-        let is_there = means.stream.runtime().meter().timed("disk: is the window in memory", is_there);
-        if window == 0 || !is_there || self.content.check_version().is_err() {
+        if start == end || !runtime.meter().timed("disk: is the window in memory", is_there) {
             return false;
         }
-        self.warm_until = start + window;
-        self.seen = Some(means.stream.runtime().clock().now());
-        self.carried = None;
+        (self.warm_until, self.carried, self.looked) = (end, None, Some(now));
         true
     }
 
@@ -278,8 +278,9 @@ const REMEMBERED: Duration = Duration::from_millis(20);
 /// How long a transfer leaves the helpers alone that had no time for it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What all transfers together may send in a turn, about 250 us of the loop's time: small answers come in between, and who found
-/// nothing left goes first the next time. One may have it all: cut to a quarter each, 100 MB files cost 5% more.
-const TURN_SHARE: u64 = 1024 * 1024;
+/// nothing left goes first the next time. One may have it all: cut to a quarter each, 100 MB files cost 5% more, and with
+/// half of it 3%.
+const TURN_SHARE: u64 = 2 * 1024 * 1024;
 /// What is timed to tell a fast reader from a slow one, and how long a fast one takes for it: 20 MB/s.
 const STRETCH: u64 = 2 * 1024 * 1024;
 const FAST: Duration = Duration::from_millis(100);

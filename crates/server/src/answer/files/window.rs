@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use amped_runtime::SendQueue;
-use amped_runtime::disk::{Held, Place, read_at, warm};
+use amped_runtime::disk::{Held, Place, read_at};
 use amped_runtime::net::Stream;
 
 /// What a helper has brought in.
@@ -34,7 +34,7 @@ impl Window {
     /// Brings in `length` bytes from `start`, or as many as there are. Waits for the disk: for helpers.
     pub fn bring(file: &Held, start: u64, length: usize) -> io::Result<Self> {
         if file.place() != Place::Remote {
-            return warm(file, start, length).map(Self::Warm);
+            return file.warm(start, length).map(Self::Warm);
         }
         let mut bytes = vec![0; length];
         let read = read_at(file, &mut bytes, start)?;
