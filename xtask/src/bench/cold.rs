@@ -44,6 +44,11 @@ pub fn run(bench: &Bench) -> Result<Option<Report>> {
             "alone on the same core, a program that only reads the clock was put aside for up to {longest}"
         ));
     }
+    for row in &rows {
+        if let Some(turn) = row.longest_turn() {
+            notes.push(format!("the longest turn of {} was of {}", row.server.name, turn.doing));
+        }
+    }
     Ok(Some(report(&rows, notes)))
 }
 
@@ -61,12 +66,13 @@ struct Sample {
 }
 
 /// What amped says of its longest turn: how long it took, how much of that the processor worked for it, and how often it was
-/// taken away. The rest of a turn that has not blocked is time of others on the same core, or of another guest.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// taken away, and what it was doing. The rest of a turn that has not blocked is time of others on the same core, or of another guest.
+#[derive(Clone, Debug, PartialEq)]
 struct Turn {
     took_ms: f64,
     worked_ms: f64,
     preempted: u64,
+    doing: String,
 }
 
 impl Row {
@@ -79,8 +85,9 @@ impl Row {
     }
 
     /// The worst of all rounds.
-    fn longest_turn(&self) -> Option<Turn> {
-        self.samples.iter().filter_map(|sample| sample.longest_turn).max_by(|a, b| a.took_ms.total_cmp(&b.took_ms))
+    fn longest_turn(&self) -> Option<&Turn> {
+        let turns = self.samples.iter().filter_map(|sample| sample.longest_turn.as_ref());
+        turns.max_by(|a, b| a.took_ms.total_cmp(&b.took_ms))
     }
 }
 
@@ -117,8 +124,14 @@ fn longest_turn(said: &str) -> Option<Turn> {
     let (_, after) = said.rsplit_once("longest turn ")?;
     let (took, after) = after.split_once(" ms (")?;
     let (worked, after) = after.split_once(" ms on the processor, ")?;
-    let (preempted, _) = after.split_once(" times preempted")?;
-    Some(Turn { took_ms: took.parse().ok()?, worked_ms: worked.parse().ok()?, preempted: preempted.parse().ok()? })
+    let (preempted, after) = after.split_once(" times preempted")?;
+    let doing = after.split(')').next()?.trim_start_matches("; ").to_owned();
+    Some(Turn {
+        took_ms: took.parse().ok()?,
+        worked_ms: worked.parse().ok()?,
+        preempted: preempted.parse().ok()?,
+        doing,
+    })
 }
 
 fn report(rows: &[Row], notes: Vec<String>) -> Report {
@@ -192,7 +205,10 @@ mod tests {
     fn the_last_longest_turn_counts() {
         let said = "longest turn 9.0 ms (8.0 ms on the processor, 0 times preempted; 1 tasks)\nclosing\n120 requests, \
                     longest turn 1.234 ms (0.5 ms on the processor, 3 times preempted; 2 tasks; accept: 0.1 ms)\n";
-        assert_eq!(longest_turn(said), Some(Turn { took_ms: 1.234, worked_ms: 0.5, preempted: 3 }));
+        assert_eq!(
+            longest_turn(said),
+            Some(Turn { took_ms: 1.234, worked_ms: 0.5, preempted: 3, doing: "2 tasks; accept: 0.1 ms".into() })
+        );
         assert_eq!(longest_turn("nothing"), None);
     }
 }

@@ -61,13 +61,16 @@ pub struct Outcome {
     pub seconds: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
-    /// Statuses from 400 on and all socket errors.
+    /// Statuses from 400 on, which are among the requests.
+    pub refused: u64,
+    /// These and all socket errors.
     pub errors: u64,
 }
 
 impl Outcome {
+    /// Requests that got what they asked for.
     pub fn per_second(&self) -> f64 {
-        self.requests as f64 / self.seconds
+        self.requests.saturating_sub(self.refused) as f64 / self.seconds
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -83,9 +86,11 @@ impl Outcome {
                 "micros" => outcome.seconds = millis / 1000.0,
                 "p50" => outcome.p50_ms = millis,
                 "p99" => outcome.p99_ms = millis,
+                "status" => outcome.refused = value,
                 _ => outcome.errors += value,
             }
         }
+        outcome.errors += outcome.refused;
         Some(outcome)
     }
 }
@@ -99,7 +104,7 @@ mod tests {
         let text = "Running 4s test\n\nresult requests=1000 bytes=5000 micros=2000000 p50=1500 p99=9000 \
                     status=1 connect=2 read=3 write=4 timeout=5\n";
         let outcome = Outcome::parse(text).unwrap();
-        assert_eq!((outcome.requests, outcome.errors), (1000, 15));
-        assert_eq!((outcome.per_second(), outcome.p50_ms, outcome.p99_ms), (500.0, 1.5, 9.0));
+        assert_eq!((outcome.requests, outcome.refused, outcome.errors), (1000, 1, 15));
+        assert_eq!((outcome.per_second(), outcome.p50_ms, outcome.p99_ms), (499.5, 1.5, 9.0));
     }
 }

@@ -11,10 +11,11 @@ use super::peers::{Role, Server};
 use crate::{install, root};
 
 /// Processor, kernel, versions and commit, as Markdown lines.
-pub fn facts(servers: &[&Server]) -> String {
+pub fn facts(servers: &[&Server], congestion: Option<&str>) -> String {
+    let usual = || fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     let mut lines = vec![
         format!("- processor: {}, {} cores", processor(), cores()),
-        format!("- kernel: Linux {}", kernel()),
+        format!("- kernel: Linux {}, congestion control {}", kernel(), congestion.unwrap_or(&usual()).trim()),
         format!("- commit: {}", commit()),
     ];
     for server in servers.iter().filter(|server| server.role == Role::Peer) {

@@ -11,10 +11,12 @@ mod idle;
 mod load;
 pub mod machine;
 pub mod meter;
+mod namespace;
 mod options;
 pub mod peers;
 pub mod report;
 pub mod server;
+pub mod slowdown;
 mod throughput;
 
 use std::io::{Error, Result};
@@ -42,7 +44,12 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut needs = install::BENCH.to_vec();
     needs.extend(servers.iter().filter_map(|server| server.need));
     install::ensure(&needs, options.install)?;
-    let bench = Bench { binaries: build(&options, &servers)?, facts: machine::facts(&servers), servers, options };
+    let binaries = build(&options, &servers)?;
+    if let Some(congestion) = options.congestion.as_deref().filter(|_| !namespace::is_entered()) {
+        return namespace::run(congestion, args, &binaries.amped, &binaries.null);
+    }
+    let facts = machine::facts(&servers, options.congestion.as_deref());
+    let bench = Bench { options, servers, binaries, facts };
     for scenario in &bench.options.scenarios {
         println!("== {scenario}");
         let busy = machine::busy();

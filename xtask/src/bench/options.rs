@@ -13,6 +13,8 @@ pub struct Options {
     /// Short rounds, nothing written: to see that everything runs.
     pub quick: bool,
     pub install: bool,
+    /// Another congestion control than the machine's.
+    pub congestion: Option<String>,
     pub amped: Option<PathBuf>,
     pub null: Option<PathBuf>,
 }
@@ -27,6 +29,7 @@ impl Options {
             servers: Vec::new(),
             quick: false,
             install: true,
+            congestion: None,
             amped: None,
             null: None,
         };
@@ -37,6 +40,7 @@ impl Options {
                 "--rounds" => options.rounds = number(arg, value()?)?,
                 "--seconds" => options.seconds = number(arg, value()?)?,
                 "--servers" => options.servers = value()?.split(',').map(String::from).collect(),
+                "--congestion" => options.congestion = Some(value()?.clone()),
                 "--amped" => options.amped = Some(value()?.into()),
                 "--null" => options.null = Some(value()?.into()),
                 "--quick" => options.quick = true,
@@ -80,6 +84,7 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
   --seconds N      length of a round (4)
   --servers A,B    only these: beginnings of nginx lighttpd h2o caddy apache2
                    amped-epoll-edge amped-poll amped-uring amped-auto null-epoll null-poll null-uring
+  --congestion C   in a network namespace whose loopback uses this TCP congestion control: cubic, bbr, reno
   --quick          one round of one second, nothing written
   --amped PATH     measure this binary instead of building one    --null PATH  the same for the null server
   --no-install     say what is missing instead of installing it
@@ -103,7 +108,8 @@ mod tests {
 
     #[test]
     fn options_in_any_order() {
-        let options = parse("--rounds 7 tail --servers nginx,amped --quick").unwrap().unwrap();
+        let options = parse("--rounds 7 tail --servers nginx,amped --quick --congestion reno").unwrap().unwrap();
+        assert_eq!(options.congestion.as_deref(), Some("reno"));
         assert_eq!(options.scenarios, ["tail10", "tail100"]);
         assert_eq!((options.rounds, options.seconds), (7, 1));
         assert_eq!(options.servers, ["nginx", "amped"]);

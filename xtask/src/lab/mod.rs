@@ -96,7 +96,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path));
     let [amped, load, null] = ["amped", "amped-lab", "examples/null"].map(|name| target.join("release").join(name));
     let lab = Lab { amped, load, null, quick: has("--quick") };
-    let facts = machine::facts(&peers);
+    let facts = machine::facts(&peers, None);
     let mut failed = Vec::new();
     for (name, experiment) in wanted {
         println!("== {name}");
