@@ -8,12 +8,10 @@ use super::Lab;
 use super::figure::Figure;
 use super::measure::{Answers, Files, Subject};
 use super::plot::{Axis, Line, Plot};
-use crate::bench::SERVER_CORE;
 use crate::bench::cgroup::{Scarce, drop_caches};
 use crate::bench::corpus;
 use crate::bench::report::{count, millis};
 use crate::bench::server::Running;
-use crate::bench::slowdown::Slowdown;
 
 /// Runs it.
 ///
@@ -53,8 +51,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         title: "Overload".into(),
         about: format!(
             "Capacity: a closed loop of 64 connections, for the disk 16. Then an open loop offers a tenth of that, for the latency without load, and 0.5 to 8 \
-             times as much. `{}`: 100 files in memory, 1,000 keep-alive connections, and a core that is {SLOWER} times slower, so that the generator can \
-             offer as much. `{}`: the same, a connection each, 1,000 at a time. `{}`: \
+             times as much. `{}`: 100 files in memory, 64 keep-alive connections. `{}`: the same, a connection each, 256 at a time. `{}`: \
              any of 200,000 files with {} MB of memory and {READS} reads/s, 1,000 connections, while a probe asks 500 times a second \
              for a file in memory; amped with 8 helpers and `disk_delay = \"20ms\"`. Latencies count from sending: what waited for a connection inside the load generator is the generator's. It \
              has one core as the server has; what it did send is in the table.",
@@ -108,10 +105,9 @@ impl Resource {
     /// Words for amped-lab, by whether it is to find the capacity.
     fn words(&self, closed: bool) -> &'static str {
         match (self, closed) {
-            (Self::Memory, true) => "-c 64 --mix 100%:100",
-            (Self::Memory, false) => "-c 1000 --mix 100%:100",
+            (Self::Memory, _) => "-c 64 --mix 100%:100",
             (Self::Connections, true) => "-c 64 --close --mix 100%:100",
-            (Self::Connections, false) => "-c 1000 --close --mix 100%:100",
+            (Self::Connections, false) => "-c 256 --close --mix 100%:100",
             (Self::Disk, true) => "-c 16 --uniform",
             (Self::Disk, false) => "-c 1000 --uniform",
         }
@@ -203,7 +199,6 @@ fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> 
     match resource {
         Resource::Memory | Resource::Connections => {
             let running = subject.serve(lab, &corpus::tail()?, "64MB", None)?;
-            let _slow = Slowdown::start(SERVER_CORE, SLOWER)?;
             steps(lab, &running, resource, &list, time, None)
         }
         Resource::Disk => {
@@ -258,7 +253,5 @@ const AMPED: &str = "workers = 1\nhelpers = 8\n[overload]\ndisk_delay = \"20ms\"
 const UNLOADED: f64 = 0.1;
 const STEPS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
 const READS: u32 = 1000;
-/// How much slower the server's core is made where the loop is to run out, so that the generator's can offer eight times as much.
-const SLOWER: u32 = 16;
 /// Page cache included.
 const MEMORY: u64 = 180 << 20;

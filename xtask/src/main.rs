@@ -23,8 +23,6 @@ fn main() -> ExitCode {
         "lab" => lab::run(&args),
         "fuzz" => fuzz::run(&args),
         "sim" => sim::run(&args),
-        // For the lab alone.
-        "spin" => bench::slowdown::spin(&args),
         "" | "help" | "--help" | "-h" => {
             println!("{HELP}");
             Ok(())

@@ -16,7 +16,6 @@ mod options;
 pub mod peers;
 pub mod report;
 pub mod server;
-pub mod slowdown;
 mod throughput;
 
 use std::io::{Error, Result};
