@@ -27,8 +27,7 @@ pub const TESTS: &[Need] = &[
 ];
 
 /// What every bench needs; each peer names its own.
-pub const BENCH: &[Need] =
-    &[need("wrk", "wrk"), need("taskset", "util-linux"), need("setpriv", "util-linux"), need("ip", "iproute2")];
+pub const BENCH: &[Need] = &[need("wrk", "wrk"), need("taskset", "util-linux"), need("setpriv", "util-linux")];
 
 pub const fn need(program: &'static str, package: &'static str) -> Need {
     Need { program, package }

@@ -42,6 +42,7 @@ pub fn run(args: &[String]) -> Result<()> {
     machine::raise_descriptor_limit()?;
     let mut needs = install::BENCH.to_vec();
     needs.extend(servers.iter().filter_map(|server| server.need));
+    needs.extend(options.congestion.as_ref().map(|_| namespace::NEED));
     install::ensure(&needs, options.install)?;
     let binaries = build(&options, &servers)?;
     if let Some(congestion) = options.congestion.as_deref().filter(|_| !namespace::is_entered()) {

@@ -5,6 +5,11 @@ use std::io::{Error, Result};
 use std::path::Path;
 use std::process::Command;
 
+use crate::install::{Need, need};
+
+/// What enters it, besides unshare(1).
+pub const NEED: Need = need("ip", "iproute2");
+
 /// Set where the namespace has been entered.
 const ENTERED: &str = "AMPED_BENCH_NAMESPACE";
 

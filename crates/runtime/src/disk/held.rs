@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
@@ -30,32 +30,42 @@ impl Held {
         Self { file: Some(file), place, proven: Proven::default() }
     }
 
-    /// Whether this part can be sent without waiting for the disk, as far as can be told at `now` without reading it.
+    /// How far from its start this part can be sent without waiting for the disk, as far as can be told at `now` without reading it.
     ///
     /// cachestat(2) counts pages that are still being read as present, so the end of every read-ahead unit is touched as well; the
-    /// last one only, if all were lately. Without the right to ask (the file is another user's) the answer is no.
-    pub fn is_warm(&self, mount: &Mount, offset: u64, length: usize, now: Instant) -> bool {
+    /// last one only, if all were lately. Without the right to ask (the file is another user's) it is not known of any.
+    pub fn warm_until(&self, mount: &Mount, part: Range<u64>, now: Instant) -> u64 {
         match mount.ability() {
-            Ability::Memory => return true,
-            Ability::None => return false,
-            Ability::NoWait if length == 0 => return true,
-            Ability::NoWait if is_resident(self, offset, length) != Some(true) => return false,
+            Ability::Memory => return part.end,
+            Ability::None => return part.start,
             Ability::NoWait => {}
         }
-        let end = offset + length as u64;
-        (offset / UNIT..end.div_ceil(UNIT)).all(|unit| {
-            let part = offset.max(unit * UNIT)..end.min((unit + 1) * UNIT);
-            let length = part.end - part.start;
-            if self.proven.holds(unit, now) {
-                return is_readable(mount, self, part.end - 1, 1);
+        let mut at = part.start;
+        while at < part.end {
+            let end = part.end.min((at / UNIT + 1) * UNIT);
+            if !self.is_warm(mount, at..end, now) {
+                break;
             }
-            let is_readable = is_readable(mount, self, part.start, length as usize);
-            // What was seen of a part says nothing of the rest.
-            if is_readable && length == UNIT {
-                self.proven.note(unit, now);
-            }
-            is_readable
-        })
+            at = end;
+        }
+        at
+    }
+
+    /// The same of a part that lies within one unit.
+    fn is_warm(&self, mount: &Mount, part: Range<u64>, now: Instant) -> bool {
+        let (unit, length) = (part.start / UNIT, (part.end - part.start) as usize);
+        if is_resident(self, part.start, length) != Some(true) {
+            return false;
+        }
+        if self.proven.holds(unit, now) {
+            return is_readable(mount, self, part.end - 1, 1);
+        }
+        let is_readable = is_readable(mount, self, part.start, length);
+        // What was seen of a part says nothing of the rest.
+        if is_readable && length as u64 == UNIT {
+            self.proven.note(unit, now);
+        }
+        is_readable
     }
 
     /// Brings this part into memory and says how much of it there is. Waits for the disk: for helpers.

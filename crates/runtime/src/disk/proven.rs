@@ -1,6 +1,6 @@
 //! Which parts of a file could be read without waiting, and when that was seen.
 //!
-//! To find out takes eight calls for a megabyte (`Held::is_warm`), a fourteenth of what it costs to send it, so all who send the
+//! To find out takes eight calls for a megabyte (`Held::warm_until`), a fourteenth of what it costs to send it, so all who send the
 //! file share what was found. A second is long enough for a file that several fetch, and short for the kernel to drop what has just
 //! been sent, and to be reading it again; that it is there is asked every time.
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use amped_runtime::disk::{
-    Ability, FileKind, Held, Place, Root, Symlinks, is_resident, read_at, read_now, read_resident, stamp,
+    Ability, FileKind, Held, Mount, Place, Root, Symlinks, is_resident, read_at, read_now, read_resident, stamp,
 };
 use rustix::io::Errno;
 
@@ -278,20 +278,25 @@ fn reads_say_what_is_in_memory() {
                 assert_eq!(mount.ability(), Ability::None, "{mount}: a file just read is in memory");
             }
         }
-        let (file, now) = (Held::new(file, Place::Own), Instant::now());
+        let file = Held::new(file, Place::Own);
         assert_eq!(file.warm(0, bytes.len()).expect("a local file"), bytes.len());
         assert_eq!(file.warm(700_000, 5000).expect("a local file"), 1, "as much as there is");
         assert_eq!(file.warm(0, 0).expect("a local file"), 0);
         let can_tell = mount.ability() != Ability::None;
         for (offset, length) in [(0, 1), (0, bytes.len()), (131_071, 2), (4096, 131_072), (700_000, 1)] {
-            assert_eq!(file.is_warm(mount, offset, length, now), can_tell, "{mount}: {offset} and {length} on");
+            assert_eq!(is_warm(mount, &file, offset, length), can_tell, "{mount}: {offset} and {length} on");
         }
-        assert_eq!(file.is_warm(mount, 0, 0, now), can_tell, "nothing is always there");
+        assert_eq!(file.warm_until(mount, 5..5, Instant::now()), 5, "nothing is always there");
         if mount.ability() == Ability::NoWait {
-            assert!(!file.is_warm(mount, 650_000, 200_000, now), "nothing lies beyond the end");
+            assert!(!is_warm(mount, &file, 650_000, 200_000), "nothing lies beyond the end");
             assert_eq!(read_now(mount, &file, &mut memory, 1 << 30).expect("the end"), 0);
         }
     }
+}
+
+fn is_warm(mount: &Mount, file: &Held, offset: u64, length: usize) -> bool {
+    let end = offset + length as u64;
+    file.warm_until(mount, offset..end, Instant::now()) == end
 }
 
 /// Pages that the kernel has dropped: a read says so instead of waiting. Where the kernel keeps them, nothing is asserted but
@@ -302,7 +307,7 @@ fn a_cold_window_is_not_waited_for() {
         let bytes = pattern(2 << 20, 5);
         fs::write(path.join("cold"), &bytes).expect("a file");
         let root = Root::open(&path, Symlinks::Within).expect("a folder");
-        let (file, now) = (Held::new(root.open_file(b"cold").expect("a file"), Place::Own), Instant::now());
+        let file = Held::new(root.open_file(b"cold").expect("a file"), Place::Own);
         File::open(path.join("cold")).and_then(|file| file.sync_all()).expect("a disk");
         let drop_it = || rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
         drop_it();
@@ -318,12 +323,12 @@ fn a_cold_window_is_not_waited_for() {
             Ok(length) => assert_same(&memory[..length], &bytes[1 << 20..(1 << 20) + length], "a window"),
             Err(error) => {
                 assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
-                assert!(!file.is_warm(root.mount(), 1 << 20, 8192, now), "a window that cannot be read is not warm");
+                assert!(!is_warm(root.mount(), &file, 1 << 20, 8192), "a window that cannot be read is not warm");
             }
         }
         assert_eq!(file.warm(1 << 20, 8192).expect("a local file"), 8192);
         if root.mount().ability() != Ability::None {
-            assert!(file.is_warm(root.mount(), 1 << 20, 8192, now), "{}: just read", root.mount());
+            assert!(is_warm(root.mount(), &file, 1 << 20, 8192), "{}: just read", root.mount());
             assert_eq!(read_now(root.mount(), &file, &mut memory, 1 << 20).expect("a warm window"), 8192);
             assert_same(&memory, &bytes[1 << 20..(1 << 20) + 8192], "a window");
             memory.fill(0);
@@ -332,10 +337,16 @@ fn a_cold_window_is_not_waited_for() {
             assert_same(&memory, &bytes[1 << 20..(1 << 20) + 8192], "a window");
             // What was proven is no proof once the kernel has dropped it.
             assert_eq!(file.warm(0, 1 << 20).expect("a local file"), 1 << 20);
-            assert!((0..2).all(|_| file.is_warm(root.mount(), 0, 1 << 20, now)), "{}: just read", root.mount());
+            assert!((0..2).all(|_| is_warm(root.mount(), &file, 0, 1 << 20)), "{}: just read", root.mount());
             drop_it();
             if is_resident(&file, 0, 1 << 20) == Some(false) {
-                assert!(!file.is_warm(root.mount(), 0, 1 << 20, now), "{}: dropped", root.mount());
+                assert!(!is_warm(root.mount(), &file, 0, 1 << 20), "{}: dropped", root.mount());
+            }
+            // What is there can be sent, whatever comes after it.
+            assert_eq!(file.warm(0, 1 << 20).expect("a local file"), 1 << 20);
+            if is_resident(&file, 1 << 20, 1 << 20) == Some(false) {
+                let warm_until = file.warm_until(root.mount(), 0..2 << 20, Instant::now());
+                assert!((1 << 20..2 << 20).contains(&warm_until), "{}: {warm_until}", root.mount());
             }
         }
     }

@@ -209,15 +209,16 @@ impl Transfer {
         }
         let start = self.warm_until.max(self.left.start);
         // In whole units, for which others may have asked.
-        let end = self.left.end.min((start / UNIT + 2) * UNIT);
+        let most = self.left.end.min((start / UNIT + 2) * UNIT);
         let (file, mount, runtime) = (&self.content.file, self.content.root.mount(), means.stream.runtime());
         let now = runtime.clock().now();
-        let is_there = || match means.mode {
-            DiskMode::Inline => true,
-            DiskMode::Helpers => false,
-            DiskMode::Amped => file.place() == Place::Own && file.is_warm(mount, start, (end - start) as usize, now),
+        let look = || match means.mode {
+            DiskMode::Inline => most,
+            DiskMode::Amped if file.place() == Place::Own => file.warm_until(mount, start..most, now),
+            DiskMode::Amped | DiskMode::Helpers => start,
         };
-        if start == end || !runtime.meter().timed("disk: is the window in memory", is_there) {
+        let end = runtime.meter().timed("disk: is the window in memory", look);
+        if end == start {
             return false;
         }
         (self.warm_until, self.carried, self.looked) = (end, None, Some(now));
