@@ -82,6 +82,16 @@ impl Listener {
         Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Read)?)
     }
 
+    /// Has the kernel ignore attempts to connect, for all who share the socket, while connections that it knows of already go on; or has it
+    /// heed them again (`ignore` is false). Between the last accept and a close others would be connected, and reset; whoever is
+    /// ignored tries again a second later, and finds another socket of the address, or nobody.
+    ///
+    /// # Errors
+    /// None expected on a TCP socket.
+    pub fn ignore_newcomers(socket: &OwnedFd, ignore: bool) -> io::Result<()> {
+        socket::ignore_newcomers(socket.as_fd(), ignore)
+    }
+
     /// Takes a bound, listening socket into this loop's care.
     ///
     /// # Errors
@@ -101,6 +111,14 @@ impl Listener {
     /// Takes what has come by now, and no more. Whoever holds the same socket takes the rest; closed everywhere, it resets them.
     pub fn stop(&self) {
         self.runtime.driver().stop_accepting(self.token);
+    }
+
+    /// `ignore_newcomers`, for good.
+    ///
+    /// # Errors
+    /// None expected on a TCP socket.
+    pub fn shut(&self) -> io::Result<()> {
+        self.runtime.driver().with_fd(self.token, |fd| Self::ignore_newcomers(fd, true))
     }
 
     /// Whether it was told to take no more than has come.

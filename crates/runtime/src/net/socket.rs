@@ -233,6 +233,33 @@ pub(crate) fn let_wait(fd: BorrowedFd<'_>, connections: usize) -> io::Result<()>
     Ok(rustix::net::listen(fd, i32::try_from(connections).unwrap_or(i32::MAX))?)
 }
 
+/// Has the kernel ignore attempts to connect (SO_ATTACH_FILTER, socket(7)), or heed them again. The filter sees TCP segments, and
+/// those that begin a connection are dropped; what is under way goes on.
+pub(crate) fn ignore_newcomers(fd: BorrowedFd<'_>, ignore: bool) -> io::Result<()> {
+    simulated!(|world| world.set_option(fd.as_raw_fd()));
+    if !ignore {
+        return match set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        };
+    }
+    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 2;
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, FLAGS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, SYN, 0, 1),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    let size = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: pointer and size describe `program`, which names as many steps as there are; the kernel copies them.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const program).cast(), size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn set_tcp_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, option, value)
 }

@@ -391,6 +391,10 @@ impl Supervisor {
     fn has_become_ready(&mut self, at: usize, luggage: u32) {
         self.children[at].enter(State::Ready, None);
         let (id, limit) = (self.children[at].process.id(), self.drain_limit());
+        if let Some(next) = self.task.as_ref().and_then(|task| task.next.as_ref()) {
+            // Before those that retire have taken the last connections.
+            self.sockets.leave(&next.plan);
+        }
         for child in self.children.iter_mut().filter(|child| child.process.id() != id) {
             match child.state {
                 State::Stuck => child.retire(limit.min(STUCK_LIMIT)),

@@ -61,12 +61,14 @@ impl Accepting {
         self.listeners.borrow()
     }
 
-    /// Lets go of every address but these. A connection of which the kernel knows that says nothing yet is accepted after a
-    /// second (`Listener::defer`), so that is how long it goes on; closing the socket resets whatever is left.
+    /// Lets go of every address but these. The kernel begins no more connections there. One of which it knows that says nothing
+    /// yet is accepted after a second (`Listener::defer`), so that is how long it goes on; closing the socket resets whatever is left.
     pub fn only(&self, addresses: &[SocketAddr]) {
         let mut listeners = self.listeners.borrow_mut();
         for listener in listeners.extract_if(.., |listener| !addresses.contains(&listener.address())) {
             let runtime = Rc::clone(self.context.runtime());
+            // Where the kernel does not take it, one that comes at the last moment is reset.
+            let _ = listener.shut();
             self.context.runtime().spawn(async move {
                 runtime.sleep(DEFERRED).await;
                 listener.stop();

@@ -92,12 +92,16 @@ impl Sockets {
     }
 
     /// Brings them into the state that a process begins with, whatever an earlier one has made of them: queues as long as they may be,
-    /// and the kernel looks after the peers of connections to come (`Listener::watch_peers`).
+    /// nobody is ignored, and the kernel looks after the peers of connections to come (`Listener::watch_peers`).
     ///
     /// # Errors
     /// In words; none expected of sockets that listen.
     pub(super) fn reset(&self, dead_peer_timeout: Duration) -> Result<(), String> {
-        let reset = |socket| Listener::watch_peers(socket, dead_peer_timeout).and_then(|()| Listener::unlimit(socket));
+        let reset = |socket| {
+            Listener::watch_peers(socket, dead_peer_timeout)?;
+            Listener::ignore_newcomers(socket, false)?;
+            Listener::unlimit(socket)
+        };
         let outcome = self.0.iter().flat_map(|address| &address.sockets).try_for_each(reset);
         outcome.map_err(|error| format!("a listening socket cannot be set up: {error}"))
     }
@@ -114,15 +118,29 @@ impl Sockets {
 
     /// Lets go of what the plan does not ask for, and brings the rest into its order.
     pub fn keep(&mut self, plan: &Plan) {
-        let mut kept = Vec::new();
+        drop(self.part(plan));
+    }
+
+    /// `keep`, for all who share the sockets: nobody connects any more to those that are let go of, and whoever else holds them answers
+    /// those who have.
+    pub fn leave(&mut self, plan: &Plan) {
+        // Where the kernel does not take it, one that comes at the last moment is reset.
+        self.part(plan).iter().for_each(|socket| drop(Listener::ignore_newcomers(socket, true)));
+    }
+
+    /// Keeps what the plan asks for, in its order, and gives the rest.
+    fn part(&mut self, plan: &Plan) -> Vec<OwnedFd> {
+        let (mut kept, mut rest) = (Vec::new(), Vec::new());
         for asked in &plan.listen {
             if let Some(at) = self.0.iter().position(|address| address.place.is_at(*asked)) {
                 let mut address = self.0.remove(at);
-                address.sockets.truncate(queues(plan));
+                let few = address.sockets.len().min(queues(plan));
+                rest.extend(address.sockets.drain(few..));
                 kept.push(address);
             }
         }
-        self.0 = kept;
+        rest.extend(std::mem::replace(&mut self.0, kept).into_iter().flat_map(|address| address.sockets));
+        rest
     }
 
     /// Where connections are accepted.
@@ -237,6 +255,14 @@ mod tests {
         sockets.add(added);
         sockets.keep(&second);
         assert_eq!((counts(&sockets), sockets.addresses()[0]), (vec![3, 3], before[1]));
+        let refused = |address| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_err();
+        let others = sockets.copy_for(&second).expect("descriptors");
+        assert!(!refused(before[1]));
+        sockets.leave(&plan(&["127.0.0.2:0"], 3));
+        assert!(sockets.addresses().len() == 1 && refused(before[1]), "also by who shares the sockets");
+        others.reset(Duration::from_secs(30)).expect("they listen");
+        assert!(!refused(before[1]), "a new process begins with sockets that are open");
+        sockets = others;
         // By the port that the kernel chose.
         let named = before[1].to_string();
         assert!(sockets.missing(&plan(&[&named], 1)).expect("nothing to bind").0.is_empty());

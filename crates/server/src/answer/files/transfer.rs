@@ -225,12 +225,11 @@ impl Transfer {
         true
     }
 
-    /// Half-way through the warm window the next one is looked for, and a helper asked if it is not there.
+    /// While less than a window is warm the next one is looked for, and a helper asked if it is not there. A socket takes more than a
+    /// window at once, and what ends in the middle of it costs another turn.
     fn prepare_next(&mut self, means: Means<'_>) {
         let ahead = self.warm_until - self.left.start;
-        if ahead * 2 > self.window_at(self.left.start) as u64
-            || self.warm_until >= self.left.end
-            || self.warming.is_some()
+        if ahead > self.window_at(self.left.start) as u64 || self.warm_until >= self.left.end || self.warming.is_some()
         {
             return;
         }
