@@ -27,7 +27,8 @@ pub const TESTS: &[Need] = &[
 ];
 
 /// What every bench needs; each peer names its own.
-pub const BENCH: &[Need] = &[need("wrk", "wrk"), need("taskset", "util-linux"), need("setpriv", "util-linux")];
+pub const BENCH: &[Need] =
+    &[need("wrk", "wrk"), need("curl", "curl"), need("taskset", "util-linux"), need("setpriv", "util-linux")];
 
 pub const fn need(program: &'static str, package: &'static str) -> Need {
     Need { program, package }

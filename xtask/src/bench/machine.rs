@@ -96,7 +96,9 @@ impl Drop for Ports {
     }
 }
 
-/// All ticks of all cores so far, and the idle ones: proc_stat(5).
+/// For `busy_seconds`.
+pub const ALL_CORES: &str = "";
+
 /// Seconds for which a core has not been idle so far, interrupts included: those that come while nothing runs are nobody's time.
 pub fn busy_seconds(core: &str) -> f64 {
     let ticks = || {
@@ -109,6 +111,7 @@ pub fn busy_seconds(core: &str) -> f64 {
     ticks().unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
+/// All ticks of all cores so far, and the idle ones: proc_stat(5).
 fn processor_ticks() -> Option<(u64, u64)> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let fields = stat.lines().next()?.split_whitespace().skip(1);

@@ -16,8 +16,9 @@ impl Family {
 
     /// Seconds of user and system time so far: every thread alive or gone, and the children already waited for.
     pub fn cpu_seconds(&self) -> f64 {
-        let ticks: u64 = self.stats().iter().map(|stat| stat.ticks).sum();
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+        let tick = 1.0 / rustix::param::clock_ticks_per_second() as f64;
+        // To the nanosecond for the threads there are; whole ticks also know those that are gone.
+        self.stats().iter().map(|stat| scheduled_seconds(stat.pid).max(stat.ticks as f64 * tick)).sum()
     }
 
     /// The sum of the processes' peaks of resident memory, in bytes. Shared pages count once per process.
@@ -54,6 +55,16 @@ impl Family {
         }
         family
     }
+}
+
+/// What the scheduler has given to a process' threads, in seconds: proc(5), schedstat. 0 where the kernel does not tell.
+fn scheduled_seconds(pid: u32) -> f64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+    let nanoseconds = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    nanoseconds.sum::<u64>() as f64 / 1e9
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,6 +106,18 @@ mod tests {
         let line = "12 (a) b (c) S 7 12 12 0 -1 4194304 100 0 0 0 30 12 5 3 20 0 1 0 100 0 0";
         let stat = Stat { pid: 12, parent: 7, ticks: 50 };
         assert_eq!(parse_stat(line), Some(stat));
+    }
+
+    #[test]
+    fn this_process_takes_time() {
+        let family = Family::of(std::process::id());
+        let before = family.cpu_seconds();
+        let began = std::time::Instant::now();
+        let mut used = 0.0;
+        while used <= 0.0 && began.elapsed() < std::time::Duration::from_secs(2) {
+            used = family.cpu_seconds() - before;
+        }
+        assert!(used > 0.0 && used < 2.0, "{used} s");
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn number(name: &str, value: &str) -> Result<u32> {
 }
 
 const SCENARIOS: &[&str] =
-    &["hot", "hot4k", "pipeline", "close", "medium", "large", "tail10", "tail100", "cold", "idle"];
+    &["hot", "hot4k", "pipeline", "close", "medium", "large", "paced", "tail10", "tail100", "cold", "idle"];
 
 pub const HELP: &str = "\
 cargo xtask bench [SCENARIO...] [OPTIONS]
@@ -78,7 +78,8 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
   hot4k     4.5 KB                                   tail100   the same, all uniform (`tail`: both)
   pipeline  16 requests in one write, 100 B          cold      the same, memory and disk scarce, beside a probe
   close     a connection per request, 100 B          idle      memory of 15,000 keep-alive connections
-  medium    64 KB                                    large     100 MB
+  medium    64 KB                                    large     100 MB, as fast as can be
+                                                     paced     100 MB, 4 clients at 200 MB/s
 
   --rounds N       rounds per server, interleaved (5)
   --seconds N      length of a round (4)

@@ -2,7 +2,7 @@
 
 use std::io::{Error, Result};
 
-use super::load::Load;
+use super::load::{Load, Outcome, paced};
 use super::peers::Role;
 use super::report::{Report, count, median, megabytes, millis, ratio};
 use super::server::{Running, Site};
@@ -14,13 +14,22 @@ struct Scenario {
     about: &'static str,
     goal: &'static str,
     connections: u32,
-    script: &'static str,
+    load: With,
     files: Files,
     /// The null server answers anything with a body of so many bytes: for the tail what one has in the mean. Not where a body that is
     /// copied, as it does, costs more than one that is sent from a file.
     null: Option<u64>,
     cache: &'static str,
     compare: Compare,
+}
+
+/// What makes the load.
+#[derive(Clone, Copy, PartialEq)]
+enum With {
+    /// wrk by this script: as fast as it can.
+    Wrk(&'static str),
+    /// curl, each connection at the same pace whoever serves it.
+    Paced,
 }
 
 /// What the ratios are of, per CPU-second.
@@ -47,7 +56,7 @@ pub fn run(bench: &Bench, name: &str) -> Result<Option<Report>> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name);
     let scenario = scenario.ok_or_else(|| Error::other(format!("no scenario {name}")))?;
     let (site, path) = site(scenario)?;
-    let _ports = (scenario.script == "close").then(machine::Ports::widen);
+    let _ports = (scenario.load == With::Wrk("close")).then(machine::Ports::widen);
     let mut notes = vec![scenario.goal.to_owned()];
     let mut contestants = Vec::new();
     for server in &bench.servers {
@@ -96,6 +105,8 @@ struct Sample {
     megabytes_per_cpu_second: f64,
     /// What is compared, by the second of the server's core, whoever had it.
     per_core_second: f64,
+    /// The same by the second of all cores, the load's among them.
+    per_machine_second: f64,
     p50_ms: f64,
     p99_ms: f64,
     errors: u64,
@@ -110,23 +121,13 @@ impl Contestant {
     }
 
     fn round(&mut self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<()> {
-        let script_args = match scenario.files {
-            Files::One(..) => Vec::new(),
-            // Every round asks for other files, and asks every server for the same.
-            Files::Tail(uniform) => vec![uniform.to_string(), (number * 7919 + 17).to_string()],
-        };
-        let load = Load {
-            connections: scenario.connections,
-            seconds,
-            script: scenario.script,
-            script_args,
-            url: self.running.url(path),
-        };
         let family = self.running.family();
         let (before, from_disk) = (family.cpu_seconds(), machine::megabytes_from_disk());
-        let idle = machine::busy_seconds(super::SERVER_CORE);
-        let outcome = load.run()?;
-        let busy = (machine::busy_seconds(super::SERVER_CORE) - idle).max(0.01);
+        let busy = || [super::SERVER_CORE, machine::ALL_CORES].map(machine::busy_seconds);
+        let busy_before = busy();
+        let outcome = self.load(scenario, path, seconds, number)?;
+        let [core, all] = busy();
+        let [core, all] = [core - busy_before[0], all - busy_before[1]].map(|seconds| seconds.max(0.01));
         // A clock tick at least: a server that did nothing is not infinitely fast.
         let used = (family.cpu_seconds() - before).max(0.01);
         let answered = match scenario.compare {
@@ -134,7 +135,8 @@ impl Contestant {
             Compare::Bytes => outcome.bytes as f64 / 1e6,
         };
         self.samples.push(Sample {
-            per_core_second: answered / busy,
+            per_core_second: answered / core,
+            per_machine_second: answered / all,
             per_second: outcome.per_second(),
             per_cpu_second: outcome.requests as f64 / used,
             megabytes_per_cpu_second: outcome.bytes as f64 / 1e6 / used,
@@ -144,6 +146,17 @@ impl Contestant {
             megabytes_from_disk: machine::megabytes_from_disk() - from_disk,
         });
         Ok(())
+    }
+
+    fn load(&self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<Outcome> {
+        let (connections, url) = (scenario.connections, self.running.url(path));
+        let With::Wrk(script) = scenario.load else { return paced(connections, seconds, &url) };
+        let script_args = match scenario.files {
+            Files::One(..) => Vec::new(),
+            // Every round asks for other files, and asks every server for the same.
+            Files::Tail(uniform) => vec![uniform.to_string(), (number * 7919 + 17).to_string()],
+        };
+        Load { connections, seconds, script, script_args, url }.run()
     }
 
     fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
@@ -227,6 +240,7 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             against(one, of("nginx"), cost),
             against(one, best, cost),
             against(one, best, |sample| sample.per_core_second),
+            against(one, best, |sample| sample.per_machine_second),
         ]
     };
     Report {
@@ -246,6 +260,7 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             "÷ nginx",
             "÷ best peer",
             "by core",
+            "by machine",
         ],
         rows: contestants.iter().map(row).collect(),
         notes,
@@ -262,7 +277,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "One file of 1 KB, 64 keep-alive connections.",
         goal: "goal: 0.90 of null on the same driver, 1.5 × nginx, 1.15 × the best peer; auto the better of uring and epoll-edge",
         connections: 64,
-        script: "plain",
+        load: With::Wrk("plain"),
         files: Files::One("1k.html", 1024),
         null: Some(1024),
         cache: "64MB",
@@ -273,7 +288,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "One file of 4.5 KB, 64 keep-alive connections.",
         goal: "goal: the best peer",
         connections: 64,
-        script: "plain",
+        load: With::Wrk("plain"),
         files: Files::One("4k5.html", 4608),
         null: Some(4608),
         cache: "64MB",
@@ -284,7 +299,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "One file of 100 B, 64 connections, 16 requests in one write.",
         goal: "goal: 5 × the best peer",
         connections: 64,
-        script: "pipeline",
+        load: With::Wrk("pipeline"),
         files: Files::One("100.html", 100),
         null: Some(100),
         cache: "64MB",
@@ -295,7 +310,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "One file of 100 B, a connection per request, 64 at a time.",
         goal: "goal: the best peer",
         connections: 64,
-        script: "close",
+        load: With::Wrk("close"),
         files: Files::One("100.html", 100),
         null: Some(100),
         cache: "64MB",
@@ -306,7 +321,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "One file of 64 KB, 64 keep-alive connections.",
         goal: "goal: the best peer",
         connections: 64,
-        script: "plain",
+        load: With::Wrk("plain"),
         files: Files::One("64k.bin", 64 * 1024),
         null: Some(64 * 1024),
         cache: "64MB",
@@ -317,7 +332,18 @@ const SCENARIOS: &[Scenario] = &[
         about: "One file of 100 MB, 4 keep-alive connections.",
         goal: "goal: the best peer in bytes per CPU-second",
         connections: 4,
-        script: "plain",
+        load: With::Wrk("plain"),
+        files: Files::One("100m.bin", 100 * 1024 * 1024),
+        null: None,
+        cache: "64MB",
+        compare: Compare::Bytes,
+    },
+    Scenario {
+        name: "paced",
+        about: "One file of 100 MB, 4 clients that take 200 MB a second each: every server sends at the same rate.",
+        goal: "goal: the best peer in bytes per CPU-second",
+        connections: 4,
+        load: With::Paced,
         files: Files::One("100m.bin", 100 * 1024 * 1024),
         null: None,
         cache: "64MB",
@@ -329,7 +355,7 @@ const SCENARIOS: &[Scenario] = &[
                 over all, 90% over 2,000 popular ones. amped's cache: 256 MB.",
         goal: "goal: 1.5 × the best peer, no error (a peer with errors is not counted as the best)",
         connections: 64,
-        script: "tail",
+        load: With::Wrk("tail"),
         files: Files::Tail(10),
         null: Some(TAIL_MEAN),
         cache: "256MB",
@@ -341,7 +367,7 @@ const SCENARIOS: &[Scenario] = &[
                 amped's cache: 256 MB.",
         goal: "goal: 1.1 × the best peer, no error (a peer with errors is not counted as the best)",
         connections: 64,
-        script: "tail",
+        load: With::Wrk("tail"),
         files: Files::Tail(100),
         null: Some(TAIL_MEAN),
         cache: "256MB",

@@ -33,7 +33,7 @@ impl Held {
     /// How far from its start this part can be sent without waiting for the disk, as far as can be told at `now` without reading it.
     ///
     /// cachestat(2) counts pages that are still being read as present, so the end of every read-ahead unit is touched as well; the
-    /// last one only, if all were lately. Without the right to ask (the file is another user's) it is not known of any.
+    /// last one only, if all were lately, and nothing is asked of what was found a moment ago. Without the right to ask (the file is another user's) it is not known of any.
     pub fn warm_until(&self, mount: &Mount, part: Range<u64>, now: Instant) -> u64 {
         match mount.ability() {
             Ability::Memory => return part.end,
@@ -54,16 +54,20 @@ impl Held {
     /// The same of a part that lies within one unit.
     fn is_warm(&self, mount: &Mount, part: Range<u64>, now: Instant) -> bool {
         let (unit, length) = (part.start / UNIT, (part.end - part.start) as usize);
+        if self.proven.trusts(unit, now) {
+            return true;
+        }
         if is_resident(self, part.start, length) != Some(true) {
             return false;
         }
-        if self.proven.holds(unit, now) {
-            return is_readable(mount, self, part.end - 1, 1);
-        }
-        let is_readable = is_readable(mount, self, part.start, length);
+        let is_proven = self.proven.holds(unit, now);
+        let (from, asked) = if is_proven { (part.end - 1, 1) } else { (part.start, length) };
+        let is_readable = is_readable(mount, self, from, asked);
         // What was seen of a part says nothing of the rest.
-        if is_readable && length as u64 == UNIT {
-            self.proven.note(unit, now);
+        match is_readable && length as u64 == UNIT {
+            true if is_proven => self.proven.note_seen(unit, now),
+            true => self.proven.note(unit, now),
+            false => {}
         }
         is_readable
     }
