@@ -5,6 +5,7 @@
 mod harness;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -147,6 +148,30 @@ fn an_open_loop_loses_no_request(driver: Driver) {
     let (answered, failed) = (count(&report, "/requests"), count(&report, "/errors/total"));
     assert_eq!(answered + failed, 500, "each request that was due has an end: {report}");
     assert!(failed > 50 && count(&report, "/errors/timeout") + count(&report, "/errors/connect") == failed, "{report}");
+}
+
+/// Ten times what the server can do: a connection's requests take 20 ms each.
+#[test]
+fn an_overload_goes_on_being_measured() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("a name"));
+    // The first connection is to see whether anybody is there.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(|stream| stream.expect("a client")) {
+            let mut memory = [0; 4096];
+            while matches!(stream.read(&mut memory), Ok(1..)) {
+                sleep(Duration::from_millis(20));
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").expect("it listens");
+            }
+        }
+    });
+    let rate = ["-c", "1", "--rate", "500", "--timeout", "200ms", "--warm-up", "1s", "-d", "1s"];
+    let report = report(lab(&[&url]).args(rate));
+    let (answered, late) = (count(&report, "/requests"), count(&report, "/errors/timeout"));
+    assert_eq!(answered + late, 500, "each request that was due has an end: {report}");
+    // Those of the warm-up do not stand before them for ever.
+    assert!((10..=60).contains(&answered), "{report}");
+    assert!(number(&report, "/latency_ms/max") >= 180.0, "who was answered had waited for the connection: {report}");
 }
 
 /// Requests above 100 ms, of the percentile table.

@@ -132,8 +132,8 @@ struct Point {
 }
 
 impl Point {
-    fn new(offered: f64, rate: f64, answers: &Answers, hit: Option<f64>) -> Self {
-        let seconds = answers.figure("/seconds").max(0.001);
+    /// `seconds` is for how long requests were due; the last of them are answered later.
+    fn new(offered: f64, rate: f64, seconds: f64, answers: &Answers, hit: Option<f64>) -> Self {
         let refused = answers.figure("/errors/status");
         Self {
             offered,
@@ -231,17 +231,17 @@ fn steps(
     for offered in [&[UNLOADED], &STEPS[..]].concat() {
         let rate = (offered * capacity).max(1.0).round();
         let words =
-            format!("{url} {list} {} -d {time}s --warm-up 1s --rate {rate} --timeout 2s", resource.words(false));
+            format!("{url} {list} {} -d {time}s --warm-up 3s --rate {rate} --timeout 2s", resource.words(false));
         let load = lab.start_load(&words)?;
         let hit = match hot {
             Some(hot) => {
-                std::thread::sleep(std::time::Duration::from_millis(1500));
+                std::thread::sleep(std::time::Duration::from_millis(3500));
                 let probe = lab.probe(&format!("{hot} -c 4 --rate 500 -d {}s --timeout 20s", time - 2), 1)?;
                 Some(probe.latency_ms("p99"))
             }
             None => None,
         };
-        points.push(Point::new(offered, rate, &load.wait()?, hit));
+        points.push(Point::new(offered, rate, f64::from(time), &load.wait()?, hit));
         // What an overload has left behind is gone: connections, queues.
         std::thread::sleep(std::time::Duration::from_secs(1));
     }

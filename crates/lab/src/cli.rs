@@ -111,7 +111,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", help_heading = "What to ask")]
     pub host: Option<String>,
 
-    /// Give up a request when nothing has come for so long
+    /// Give up a request when nothing has come for so long, or with --rate when no connection was free for so long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "How")]
     pub timeout: Duration,
     /// Any other status is an error [default: 4xx and 5xx are]

@@ -141,7 +141,7 @@ impl Client {
         while self.under_way.len() < self.depth && self.asked() < per_connection {
             let present = *now.get_or_insert_with(Instant::now);
             let intended = match self.role {
-                Role::Open => self.load.schedule.as_ref().and_then(|schedule| schedule.take(present)),
+                Role::Open => self.load.take_open(present),
                 _ => self.load.take_closed(present).then_some(present),
             };
             let Some(intended) = intended else { return };

@@ -221,6 +221,26 @@ impl Load {
         left > 0
     }
 
+    /// Takes the next request of the schedule that is due and has not waited for a connection for longer than anybody waits for an
+    /// answer; those that have are timed out. Else what is offered beyond a server's capacity would be a queue that grows without end,
+    /// and nothing that is answered would be of the time that is measured.
+    fn take_open(&self, now: Instant) -> Option<Instant> {
+        let schedule = self.schedule.as_ref()?;
+        let mut given_up = 0;
+        let taken = loop {
+            match schedule.take(now) {
+                Some(intended) if now.saturating_duration_since(intended) >= self.plan.timeout => {
+                    given_up += u64::from(intended >= self.measured_from.get());
+                }
+                taken => break taken,
+            }
+        };
+        if given_up > 0 {
+            self.stats.borrow_mut().main.counts.errors.add(Failure::Timeout, given_up);
+        }
+        taken
+    }
+
     /// A request of the load is under way.
     fn begun(&self) {
         self.under_way.set(self.under_way.get() + 1);
