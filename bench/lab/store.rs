@@ -3,6 +3,7 @@
 //! with 5,000 to 6,000 connections) met?
 
 use std::io::Result;
+use std::time::Duration;
 
 use super::Lab;
 use super::figure::Figure;
@@ -10,6 +11,7 @@ use super::measure::{Answers, Files, Subject, from_many_addresses};
 use super::plot::{Axis, Line, Plot};
 use crate::bench::cgroup::{Scarce, drop_caches};
 use crate::bench::report::{count, millis};
+use crate::bench::spindles::Spindles;
 
 /// Runs it.
 ///
@@ -21,12 +23,12 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     let mut notes = Vec::new();
     let (mut served, mut hits) = (Vec::new(), Vec::new());
     let mut rows = Vec::new();
-    for (spindles, reads) in SPINDLES {
+    for spindles in SPINDLES {
         let (mut throughput, mut latency) = (Vec::new(), Vec::new());
         for &count_of_helpers in &helpers {
             let subject =
                 Subject::amped("amped", &format!("workers = 1\nhelpers = {count_of_helpers}\nhelper_queue = 4096\n"));
-            match sweep(lab, &subject, &files, reads) {
+            match sweep(lab, &subject, &files, spindles) {
                 Ok((mixed, probe)) => {
                     throughput.push((f64::from(count_of_helpers), mixed.per_second()));
                     latency.push((f64::from(count_of_helpers), probe.latency_ms("p99")));
@@ -59,13 +61,13 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         title: "The image store".into(),
         about: format!(
             "200,000 files, memory {} MB. Helpers: 256 connections, a closed loop, 10% of requests for any file, 90% for 2,000; a \
-             spindle stands for {A_SPINDLE} reads/s of the disk's limit. Cold starts: 256 connections ask for {COLD} \
-             files that nobody has read yet, 320 reads/s, 8 helpers. Last row: an open loop of 2,500 requests/s on 5,500 keep-alive connections for \
+             spindle takes {A_READ:?} for a read, one at a time. Cold starts: 256 connections ask for {COLD} \
+             files that nobody has read yet, 4 spindles, 8 helpers. Last row: an open loop of 2,500 requests/s on 5,500 keep-alive connections for \
              {minutes} minutes, 6% of them for any file, 1,000 reads/s. The probe asks 200 times a second for a file in memory.",
             MEMORY >> 20
         ),
         shows: format!(
-            "95% of the best throughput needs helpers: {} (the limit is a rate, it has no arms that seek); requests/s: {}; 2,500 requests/s with 5,500 connections: median {}, 99th percentile {}, \
+            "95% of the best throughput needs helpers: {}; requests/s: {}; 2,500 requests/s with 5,500 connections: median {}, 99th percentile {}, \
              {} errors; a file in memory meanwhile: 99th percentile {}.",
             enough.join(", "),
             starts.join(", "),
@@ -119,22 +121,38 @@ fn enough(line: &Line) -> Option<f64> {
     line.points.iter().find(|point| point.1 >= 0.95 * best).map(|point| point.0)
 }
 
-fn sweep(lab: &Lab, subject: &Subject, files: &Files, reads: u32) -> Result<(Answers, Answers)> {
+/// What there is too little of.
+#[derive(Clone, Copy)]
+enum Disk {
+    /// So many reads a second.
+    Limited(u32),
+    /// So many arms.
+    Arms(u32),
+}
+
+fn sweep(lab: &Lab, subject: &Subject, files: &Files, spindles: u32) -> Result<(Answers, Answers)> {
     let mix = "90%:2000,10%:all";
-    together(lab, subject, (files, POPULAR), reads, &format!("-c 256 --warm-up 2s --mix {mix}"), lab.pick(4, 15))
+    together(
+        lab,
+        subject,
+        (files, POPULAR),
+        Disk::Arms(spindles),
+        &format!("-c 256 --warm-up 2s --mix {mix}"),
+        lab.pick(4, 15),
+    )
 }
 
 /// Everybody wants the same files, and none is in memory.
 fn cold_start(lab: &Lab, files: &Files, shared: bool) -> Result<(Answers, Answers)> {
     let subject = Subject::amped("amped", &format!("workers = 1\nhelpers = 8\nshared_jobs = {shared}\n"));
     let mix = format!("100%:{COLD}");
-    together(lab, &subject, (files, 0), 4 * A_SPINDLE, &format!("-c 256 --mix {mix}"), lab.pick(6, 10))
+    together(lab, &subject, (files, 0), Disk::Arms(4), &format!("-c 256 --mix {mix}"), lab.pick(6, 10))
 }
 
 fn definition(lab: &Lab, files: &Files) -> Result<(Answers, Answers)> {
     let subject = Subject::amped("amped", "workers = 1\n");
     let words = "-c 5500 --warm-up 2s --rate 2500 --mix 94%:2000,6%:all";
-    together(lab, &subject, (files, POPULAR), 1000, words, lab.pick(30, 600))
+    together(lab, &subject, (files, POPULAR), Disk::Limited(1000), words, lab.pick(30, 600))
 }
 
 /// A load, and the probe beside it; so many of the files are in memory at first.
@@ -142,28 +160,39 @@ fn together(
     lab: &Lab,
     subject: &Subject,
     (files, in_memory): (&Files, usize),
-    reads: u32,
+    disk: Disk,
     words: &str,
     seconds: u32,
 ) -> Result<(Answers, Answers)> {
-    let scarce = Scarce::new(MEMORY, reads, files.root())?;
+    let spindles = match disk {
+        Disk::Arms(arms) => Some(Spindles::mount(files.root(), arms)?),
+        Disk::Limited(_) => None,
+    };
+    let files = files.at(spindles.as_ref().map_or(files.root(), Spindles::path));
+    let scarce = match disk {
+        Disk::Arms(_) => Scarce::of_memory(MEMORY)?,
+        Disk::Limited(reads) => Scarce::new(MEMORY, reads, files.root())?,
+    };
     drop_caches()?;
     files.fill_memory(in_memory, &scarce)?;
+    if let Some(spindles) = &spindles {
+        spindles.take(A_READ);
+    }
     let running = subject.serve(lab, files.root(), "64MB", Some(&scarce))?;
     let list = files.list(200_000)?;
     let (url, hot) = (running.url("/"), running.url(files.first()));
     let (list, sources) = (list.display(), from_many_addresses());
     let mixed = lab.start_load(&format!("{url} {words} -d {seconds}s --urls {list} --timeout 30s{sources}"))?;
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     let probe =
         lab.probe(&format!("{hot} -c 4 --rate 200 -d {}s --timeout 20s", seconds.saturating_sub(2).max(2)), 1)?;
     Ok((mixed.wait()?, probe))
 }
 
-/// 5,400 revolutions a minute and a seek: about 80 reads a second.
-const A_SPINDLE: u32 = 80;
+/// 5,400 revolutions a minute and a seek: 80 reads a second.
+const A_READ: Duration = Duration::from_micros(12_500);
 const POPULAR: usize = 2000;
 const COLD: u32 = 1000;
-const SPINDLES: [(u32, u32); 3] = [(1, A_SPINDLE), (4, 4 * A_SPINDLE), (16, 16 * A_SPINDLE)];
+const SPINDLES: [u32; 3] = [1, 4, 16];
 /// Page cache included.
 const MEMORY: u64 = 180 << 20;

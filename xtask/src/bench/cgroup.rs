@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Two groups, removed again on drop: the processes in them must be gone by then.
+/// Groups, that of the memory first, removed again on drop: the processes in them must be gone by then.
 pub struct Scarce {
-    groups: [PathBuf; 2],
+    groups: Vec<PathBuf>,
 }
 
 impl Scarce {
@@ -20,8 +20,21 @@ impl Scarce {
     /// No version 1 groups here, not root, or a file system without a block device of its own.
     pub fn new(memory: u64, reads: u32, directory: &Path) -> Result<Self> {
         let disk = disk_of(directory)?;
-        let scarce = Self { groups: ["memory", "blkio"].map(|kind| Path::new(CGROUPS).join(kind).join(NAME)) };
-        let [memory_group, blkio_group] = &scarce.groups;
+        let scarce = Self::grouped(&["memory", "blkio"], memory)?;
+        write(&scarce.groups[1].join("blkio.throttle.read_iops_device"), &format!("{disk} {reads}"))?;
+        Ok(scarce)
+    }
+
+    /// `memory` bytes of memory, page cache included, and a disk as it is.
+    ///
+    /// # Errors
+    /// No version 1 groups here, or not root.
+    pub fn of_memory(memory: u64) -> Result<Self> {
+        Self::grouped(&["memory"], memory)
+    }
+
+    fn grouped(kinds: &[&str], memory: u64) -> Result<Self> {
+        let scarce = Self { groups: kinds.iter().map(|kind| Path::new(CGROUPS).join(kind).join(NAME)).collect() };
         for group in &scarce.groups {
             let parent = group.parent().expect("a group lies in its kind's folder");
             if !parent.join("tasks").exists() {
@@ -30,9 +43,7 @@ impl Scarce {
             }
             fs::create_dir_all(group)?;
         }
-        write(&memory_group.join("memory.limit_in_bytes"), &memory.to_string())?;
-        let limit = format!("{disk} {reads}");
-        write(&blkio_group.join("blkio.throttle.read_iops_device"), &limit)?;
+        write(&scarce.groups[0].join("memory.limit_in_bytes"), &memory.to_string())?;
         Ok(scarce)
     }
 

@@ -16,6 +16,7 @@ mod options;
 pub mod peers;
 pub mod report;
 pub mod server;
+pub mod spindles;
 mod throughput;
 
 use std::io::{Error, Result};

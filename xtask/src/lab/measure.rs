@@ -236,6 +236,11 @@ impl Files {
         Ok(Self { root, paths })
     }
 
+    /// The same files in another place.
+    pub fn at(&self, root: &Path) -> Self {
+        Self { root: root.into(), paths: self.paths.clone() }
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

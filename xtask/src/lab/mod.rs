@@ -133,6 +133,8 @@ const NEEDS: &[Need] = &[
     need("chrt", "util-linux"),
     need("setpriv", "util-linux"),
     need("strace", "strace"),
+    need("losetup", "mount"),
+    need("mkfs.ext4", "e2fsprogs"),
 ];
 
 const HELP: &str = "\
