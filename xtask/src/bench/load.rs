@@ -56,14 +56,14 @@ impl Running {
     }
 }
 
-/// So many clients that fetch a file of 100 MB twice a second, each at 200 MB/s, by curl's own limit. Who takes all that a server can
+/// So many clients that fetch a file of 100 MiB twice a second, each at 200 MiB/s, by curl's own limit. Who takes all that a server can
 /// send is served faster by one server than by another, and on a loopback the faster one does more of the kernel's work, which the
 /// client's core does otherwise: only at the same rate are their costs those of the same work.
 pub fn paced(clients: u32, seconds: u32, url: &str) -> Result<Outcome> {
     let client = || {
         let mut curl = Command::new("taskset");
         curl.args(["-c", super::LOAD_CORE, "curl", "--silent", "--limit-rate", "200M", "--write-out"]);
-        curl.arg("%{http_code} %{size_download} %{time_total}\\n");
+        curl.arg("%{http_code} %{size_download} %{time_total} %{exitcode}\\n");
         for _ in 0..2 * seconds {
             curl.args(["-o", "/dev/null", url]);
         }
@@ -72,9 +72,14 @@ pub fn paced(clients: u32, seconds: u32, url: &str) -> Result<Outcome> {
     let began = Instant::now();
     let children: Vec<Child> = (0..clients).map(|_| client()).collect::<Result<_>>()?;
     let outputs: Vec<_> = children.into_iter().map(Child::wait_with_output).collect::<Result<_>>()?;
-    let seconds = began.elapsed().as_secs_f64();
+    let elapsed = began.elapsed().as_secs_f64();
     let text: String = outputs.iter().map(|output| String::from_utf8_lossy(&output.stdout)).collect();
-    Ok(Outcome { seconds, ..Outcome::of_transfers(&text) })
+    let outcome = Outcome { seconds: elapsed, ..Outcome::of_transfers(&text) };
+    let wanted = u64::from(clients * 2 * seconds);
+    match outcome.requests == wanted {
+        true => Ok(outcome),
+        false => Err(Error::other(format!("curl told of {} transfers, not {wanted}", outcome.requests))),
+    }
 }
 
 /// What one run of the load saw.
@@ -97,17 +102,17 @@ impl Outcome {
         self.requests.saturating_sub(self.refused) as f64 / self.seconds
     }
 
-    /// Lines of status, bytes and seconds, one for each transfer.
+    /// Lines of status, bytes, seconds and curl's exit code, one for each transfer.
     fn of_transfers(text: &str) -> Self {
         let mut outcome = Self::default();
         let mut times = Vec::new();
         for line in text.lines() {
             let fields: Vec<f64> = line.split(' ').filter_map(|field| field.parse().ok()).collect();
-            let &[status, bytes, seconds] = &fields[..] else { continue };
+            let &[status, bytes, seconds, exit] = &fields[..] else { continue };
             outcome.requests += 1;
             outcome.bytes += bytes as u64;
             outcome.refused += u64::from(status >= 400.0);
-            outcome.errors += u64::from(status != 200.0);
+            outcome.errors += u64::from(status != 200.0 || exit != 0.0);
             times.push(seconds * 1e3);
         }
         times.sort_by(f64::total_cmp);
@@ -144,8 +149,8 @@ mod tests {
 
     #[test]
     fn transfers_are_added_up() {
-        let outcome = Outcome::of_transfers("200 1000 0.5\n200 1000 0.6\n503 10 0.001\n000 5 0.7\n");
-        assert_eq!((outcome.requests, outcome.bytes, outcome.refused, outcome.errors), (4, 2015, 1, 2));
+        let outcome = Outcome::of_transfers("200 1000 0.5 0\n200 1000 0.6 18\n503 10 0.001 0\n000 5 0.7 7\n");
+        assert_eq!((outcome.requests, outcome.bytes, outcome.refused, outcome.errors), (4, 2015, 1, 3));
         assert_eq!((outcome.p50_ms, outcome.p99_ms), (550.0, 700.0));
     }
 

@@ -96,7 +96,7 @@ impl Drop for Ports {
     }
 }
 
-/// For `busy_seconds`.
+/// `busy_seconds` of all cores together.
 pub const ALL_CORES: &str = "";
 
 /// Seconds for which a core has not been idle so far, interrupts included: those that come while nothing runs are nobody's time.

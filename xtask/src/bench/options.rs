@@ -79,7 +79,7 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
   pipeline  16 requests in one write, 100 B          cold      the same, memory and disk scarce, beside a probe
   close     a connection per request, 100 B          idle      memory of 15,000 keep-alive connections
   medium    64 KB                                    large     100 MB, as fast as can be
-                                                     paced     100 MB, 4 clients at 200 MB/s
+                                                     paced     100 MB, 4 clients at 200 MiB/s
 
   --rounds N       rounds per server, interleaved (5)
   --seconds N      length of a round (4)

@@ -26,7 +26,6 @@ use super::{LOAD_CORE, corpus};
 /// A mounted copy of a folder on a disk with arms. Unmounted on drop: whoever uses it must be gone by then.
 pub struct Spindles {
     place: PathBuf,
-    device: String,
     surface: Option<BackgroundSession>,
     nanoseconds: Arc<AtomicU64>,
 }
@@ -47,11 +46,14 @@ impl Spindles {
             fs::create_dir_all(folder)?;
         }
         let surface = spin(&image, arms, &nanoseconds, &below)?;
-        let mut spindles = Self { place, device: String::new(), surface: Some(surface), nanoseconds };
+        let spindles = Self { place, surface: Some(surface), nanoseconds };
         let losetup = ["--find", "--show", "--read-only", "--direct-io=on"];
-        spindles.device = said(Command::new("losetup").args(losetup).arg(below.join(NAME)))?;
+        let device = said(Command::new("losetup").args(losetup).arg(below.join(NAME)))?;
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOATIME;
-        mount(&spindles.device, &spindles.place, "ext4", flags, None)?;
+        let mounted = mount(&device, &spindles.place, "ext4", flags, None);
+        // It goes with its last user, who is the mount, however this program ends.
+        said(Command::new("losetup").arg("--detach").arg(&device))?;
+        mounted?;
         Ok(spindles)
     }
 
@@ -60,7 +62,7 @@ impl Spindles {
         &self.place
     }
 
-    /// How long an arm takes for a read, of up to 128 KB, from now on.
+    /// How long an arm takes for a read, of up to 1 MB, from now on.
     pub fn take(&self, time: Duration) {
         self.nanoseconds.store(time.as_nanos() as u64, Relaxed);
     }
@@ -70,9 +72,6 @@ impl Drop for Spindles {
     fn drop(&mut self) {
         self.take(Duration::ZERO);
         let _ = unmount(&self.place, UnmountFlags::DETACH);
-        if !self.device.is_empty() {
-            let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
-        }
         if let Some(surface) = self.surface.take() {
             let _ = surface.umount_and_join();
         }
@@ -88,7 +87,7 @@ fn image_of(root: &Path) -> Result<PathBuf> {
     println!("making {} of {} (once)", image.display(), root.display());
     let part = root.with_extension("part");
     File::create(&part)?.set_len(IMAGE)?;
-    // Without a journal nothing is written, and the pages of its inode tables are those of an old file system.
+    // It is only ever read.
     said(Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-d"]).arg(root).arg(&part))?;
     fs::rename(&part, &image)?;
     Ok(image)
@@ -175,7 +174,10 @@ impl Surface {
 
 impl Filesystem for Surface {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> Result<()> {
-        // Otherwise the loop device would have one read under way at a time.
+        // Otherwise the loop device would have one read under way at a time, or 16 for all arms.
+        let refused = |_| Error::other("FUSE without asynchronous reads");
+        config.set_max_background(READS_UNDER_WAY).map_err(refused)?;
+        config.set_congestion_threshold(READS_UNDER_WAY).map_err(refused)?;
         config.add_capabilities(InitFlags::FUSE_ASYNC_DIO).map_err(|_| Error::other("FUSE without asynchronous reads"))
     }
 
@@ -205,7 +207,7 @@ impl Filesystem for Surface {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let size = size.min(self.size.saturating_sub(offset) as u32);
+        let size = u64::from(size).min(self.size.saturating_sub(offset)) as u32;
         let arm = (offset / STRIPE) as usize % self.arms.len();
         // An arm lives as long as this value.
         let _ = self.arms[arm].send(Read { offset, size, reply });
@@ -226,5 +228,6 @@ const FILE: INodeNo = INodeNo(2);
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 /// What lies together lies below one arm.
 const STRIPE: u64 = 256 * 1024;
+const READS_UNDER_WAY: u16 = 1024;
 /// Room for the tail with whole blocks; what is not written takes none.
 const IMAGE: u64 = 6 << 30;

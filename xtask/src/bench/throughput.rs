@@ -340,7 +340,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "paced",
-        about: "One file of 100 MB, 4 clients that take 200 MB a second each: every server sends at the same rate.",
+        about: "One file of 100 MB, 4 clients that take 200 MiB a second each: every server sends at the same rate.",
         goal: "goal: the best peer in bytes per CPU-second",
         connections: 4,
         load: With::Paced,

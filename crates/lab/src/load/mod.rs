@@ -221,9 +221,9 @@ impl Load {
         left > 0
     }
 
-    /// Takes the next request of the schedule that is due and has not waited for a connection for longer than anybody waits for an
-    /// answer; those that have are timed out. Else what is offered beyond a server's capacity would be a queue that grows without end,
-    /// and nothing that is answered would be of the time that is measured.
+    /// Takes the next request of the schedule that is due and has not waited for a connection for longer than anybody waits
+    /// for an answer; those that have are timed out. Else what is offered beyond a server's capacity would be a queue that
+    /// grows without end, and nothing that is answered would be of the time that is measured.
     fn take_open(&self, now: Instant) -> Option<Instant> {
         let schedule = self.schedule.as_ref()?;
         let mut given_up = 0;
@@ -237,6 +237,9 @@ impl Load {
         };
         if given_up > 0 {
             self.stats.borrow_mut().main.counts.errors.add(Failure::Timeout, given_up);
+        }
+        if taken.is_none() && given_up > 0 && self.is_done() {
+            self.wake_watcher();
         }
         taken
     }

@@ -63,11 +63,17 @@ pub fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
     (result == 0).then_some(stat.cached >= pages)
 }
 
-/// Whether the end of every read-ahead unit can be read without waiting.
+/// Whether the end of every read-ahead unit can be read without waiting. cachestat(2) counts pages that are being read as
+/// present, and reads need not end in the order in which they began: of a file's beginning, where units are small, one was
+/// sent whose end was there before its middle, and the loop slept for 89 ms. Units that are small after a seek go untested.
 pub(super) fn is_readable(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
-    let last = offset + length as u64 - 1;
-    let ends = (offset / READ_AHEAD..last / READ_AHEAD).map(|unit| (unit + 1) * READ_AHEAD - 1);
-    ends.chain([last]).all(|at| matches!(read_now(mount, file, &mut [0], at), Ok(1)))
+    let last = offset + length as u64;
+    let end_of = |at: u64| {
+        let unit = if at < RAMP { FIRST_READ_AHEAD } else { READ_AHEAD };
+        last.min((at / unit + 1) * unit)
+    };
+    let mut ends = std::iter::successors(Some(end_of(offset)), |end| (*end < last).then(|| end_of(*end)));
+    ends.all(|end| matches!(read_now(mount, file, &mut [0], end - 1), Ok(1)))
 }
 
 /// Brings the window into memory and says how much of it there is.
@@ -100,6 +106,10 @@ struct CacheStat {
 /// cachestat(2), Linux 6.5; the number is the same on every architecture.
 const CACHESTAT: libc::c_long = 451;
 const PAGE: u64 = 4096;
-/// The kernel's usual read-ahead: pages are read, and become readable, in units no larger than this.
+/// The kernel's usual read-ahead: who reads on is read ahead for in units of this size, none of which lies between two of its
+/// multiples.
 const READ_AHEAD: u64 = 128 * 1024;
+/// It begins with units no smaller than this and doubles them (mm/readahead.c), so they have grown where this part of a file ends.
+const FIRST_READ_AHEAD: u64 = 16 * 1024;
+const RAMP: u64 = 256 * 1024;
 const SCRATCH: usize = 128 * 1024;

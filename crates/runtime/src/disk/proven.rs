@@ -1,9 +1,10 @@
 //! Which parts of a file could be read without waiting, and when that was seen.
 //!
-//! To find out takes nine calls for a megabyte (`Held::warm_until`), a tenth of what it costs to send it, so all who send the file
-//! share what was found. A second is long enough for a file that several fetch, and short for the kernel to drop what has just been
-//! sent, and to be reading it again; that it is there is asked every time, but not in the tenth of a second in which somebody
-//! asked last: to ask is one part in 25 of sending, and memory that is turned over so fast comes from a disk that is as fast.
+//! To find out takes nine calls for a megabyte or more (`Held::warm_until`), a tenth of what it costs to send it, so all who send
+//! the file share what was found. A second is long enough for a file that several fetch, and short for the kernel to drop what
+//! has just been sent, and to be reading it again; that it is there is asked every time, but not in the tenth of a second in
+//! which somebody asked last: to ask is one part in 25 of sending. Where somebody drops these very pages in that time
+//! (POSIX_FADV_DONTNEED, a small control group that is turned over), a send waits for the disk, and the meter says so.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -63,7 +64,7 @@ impl Proven {
 
     /// The unit, which has been proven, is all there at `now`.
     pub fn note_seen(&self, unit: u64, now: Instant) {
-        if let Some(table) = self.0.get() {
+        if let Some(table) = self.0.get().filter(|_| self.holds(unit, now)) {
             table.units[unit as usize % PLACES].seen.store(table.at(unit, now), Relaxed);
         }
     }
@@ -126,6 +127,8 @@ mod tests {
         proven.note_seen(0, start);
         assert!(!proven.trusts(0, start), "it was never proven");
         proven.note(0, start);
+        proven.note_seen(1, start);
+        assert!(!proven.trusts(1, start), "nor was this one");
         assert!(proven.trusts(0, at(100)) && !proven.trusts(0, at(101)) && !proven.trusts(1, start));
         proven.note_seen(0, at(500));
         assert!(proven.trusts(0, at(600)) && !proven.trusts(0, at(601)));

@@ -82,9 +82,10 @@ impl Listener {
         Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Read)?)
     }
 
-    /// Has the kernel ignore attempts to connect, for all who share the socket, while connections that it knows of already go on; or has it
-    /// heed them again (`ignore` is false). Between the last accept and a close others would be connected, and reset; whoever is
-    /// ignored tries again a second later, and finds another socket of the address, or nobody.
+    /// Has the kernel ignore attempts to connect, for all who share the socket, while connections that it knows of already go
+    /// on (they inherit the filter, which matters to none); or has it heed them again (`ignore` is false). Between the last
+    /// accept and a close others would be connected, and reset. Whoever is ignored tries again after one second and after
+    /// three, and finds another socket of the address, or nobody; until it is closed this one has its share of them.
     ///
     /// # Errors
     /// None expected on a TCP socket.
@@ -113,12 +114,18 @@ impl Listener {
         self.runtime.driver().stop_accepting(self.token);
     }
 
-    /// `ignore_newcomers`, for good.
+    /// `ignore_newcomers`, until a process begins with the socket anew.
     ///
     /// # Errors
     /// None expected on a TCP socket.
     pub fn shut(&self) -> io::Result<()> {
         self.runtime.driver().with_fd(self.token, |fd| Self::ignore_newcomers(fd, true))
+    }
+
+    /// Whether newcomers are ignored, be it that another process has said so.
+    pub fn is_shut(&self) -> bool {
+        let filters = self.runtime.driver().with_fd(self.token, |fd| socket::has_filter(fd.as_fd()));
+        filters.unwrap_or(false)
     }
 
     /// Whether it was told to take no more than has come.

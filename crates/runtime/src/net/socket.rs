@@ -260,6 +260,17 @@ pub(crate) fn ignore_newcomers(fd: BorrowedFd<'_>, ignore: bool) -> io::Result<(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Whether `ignore_newcomers`, or anybody else, has put a filter there (SO_GET_FILTER says how many steps it has).
+pub(crate) fn has_filter(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    simulated!(|world| world.set_option(fd.as_raw_fd()).map(|()| false));
+    let mut steps: libc::socklen_t = 0;
+    let option = libc::SO_GET_FILTER;
+    // SAFETY: without room for them no steps are written, only their number, to `steps`.
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, std::ptr::null_mut(), &raw mut steps) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(steps > 0) }
+}
+
 fn set_tcp_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, option, value)
 }

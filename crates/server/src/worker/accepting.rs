@@ -76,12 +76,21 @@ impl Accepting {
         }
     }
 
-    /// Accepts what has come, and no more.
+    /// Accepts what has come, and no more. Where nobody else accepts (`Sockets::leave`) that is also who has connected and says
+    /// nothing yet.
     pub async fn stop(&self) {
         self.one_by_one.stop();
-        let listeners: Vec<Weak<Listener>> =
-            self.listeners.take().iter().inspect(|one| one.stop()).map(Rc::downgrade).collect();
         let runtime = self.context.runtime();
+        let all = self.listeners.take();
+        let listeners: Vec<Weak<Listener>> = all.iter().map(Rc::downgrade).collect();
+        let (shut, shared): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.is_shut());
+        shared.iter().for_each(|one| one.stop());
+        drop(shared);
+        if !shut.is_empty() {
+            runtime.sleep(DEFERRED).await;
+            shut.iter().for_each(|one| one.stop());
+        }
+        drop(shut);
         let end = runtime.clock().now() + DEFERRED;
         let accepts = || self.one_by_one.runs.get() || listeners.iter().any(|listener| listener.strong_count() > 0);
         while accepts() && runtime.clock().now() < end {

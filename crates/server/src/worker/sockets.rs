@@ -97,12 +97,17 @@ impl Sockets {
     /// # Errors
     /// In words; none expected of sockets that listen.
     pub(super) fn reset(&self, dead_peer_timeout: Duration) -> Result<(), String> {
-        let reset = |socket| {
-            Listener::watch_peers(socket, dead_peer_timeout)?;
-            Listener::ignore_newcomers(socket, false)?;
-            Listener::unlimit(socket)
+        let reset = |address: &Address| {
+            address.sockets.iter().try_for_each(|socket| {
+                Listener::watch_peers(socket, dead_peer_timeout)?;
+                // A filter of somebody else's is left alone.
+                if !address.place.foreign {
+                    Listener::ignore_newcomers(socket, false)?;
+                }
+                Listener::unlimit(socket)
+            })
         };
-        let outcome = self.0.iter().flat_map(|address| &address.sockets).try_for_each(reset);
+        let outcome: io::Result<()> = self.0.iter().try_for_each(reset);
         outcome.map_err(|error| format!("a listening socket cannot be set up: {error}"))
     }
 
@@ -121,11 +126,13 @@ impl Sockets {
         drop(self.part(plan));
     }
 
-    /// `keep`, for all who share the sockets: nobody connects any more to those that are let go of, and whoever else holds them answers
-    /// those who have.
+    /// `keep`, for all who share the sockets: nobody connects any more to those that are let go of, and whoever else holds them
+    /// answers those who have. Not to those of somebody else, who may go on with them.
     pub fn leave(&mut self, plan: &Plan) {
+        let foreign = self.0.iter().any(|address| address.place.foreign);
+        let left = self.part(plan);
         // Where the kernel does not take it, one that comes at the last moment is reset.
-        self.part(plan).iter().for_each(|socket| drop(Listener::ignore_newcomers(socket, true)));
+        left.iter().filter(|_| !foreign).for_each(|socket| drop(Listener::ignore_newcomers(socket, true)));
     }
 
     /// Keeps what the plan asks for, in its order, and gives the rest.

@@ -364,8 +364,9 @@ const MAX_MEMORY_FILE: u64 = 64 * 1024;
 const MAX_ATTEMPTS: usize = 3;
 /// A passing buffer holds the largest small file and its head.
 const PASSING_SIZE: usize = MAX_MEMORY_FILE as usize + 4096;
-/// Buffers kept for passing bodies, 4 MB in all. With io_uring the sends of a turn leave together, and so many are under way at once: with
-/// eight of them kept, requests over 200,000 files cost 4% more. Still more are in use only while clients read slowly.
+/// Buffers a worker keeps for passing bodies, 4 MB in all. With io_uring the sends of a turn leave together, and so many are
+/// under way at once: with eight of them kept, requests over 200,000 files cost 4% more. Still more are in use only while
+/// clients read slowly.
 const MAX_PASSING: usize = 64;
 /// Attempts of a helper while descriptors or memory are short, and the pause between them: 200 ms in all.
 const MAX_SHORTAGES: usize = 10;

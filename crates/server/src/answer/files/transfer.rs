@@ -225,15 +225,15 @@ impl Transfer {
         true
     }
 
-    /// While less than a window is warm the next one is looked for, and a helper asked if it is not there. A socket takes more than a
-    /// window at once, and what ends in the middle of it costs another turn.
+    /// While no more than a window is warm the next one is looked for: a socket takes more than a window at once, and what ends in the
+    /// middle of it costs another turn. If it is not there a helper is asked half-way through this one.
     fn prepare_next(&mut self, means: Means<'_>) {
         let ahead = self.warm_until - self.left.start;
         if ahead > self.window_at(self.left.start) as u64 || self.warm_until >= self.left.end || self.warming.is_some()
         {
             return;
         }
-        if !self.look_ahead(means) && ahead > 0 {
+        if !self.look_ahead(means) && ahead > 0 && ahead * 2 <= self.window_at(self.left.start) as u64 {
             let window = self.window_at(self.warm_until);
             self.warming = Some(self.content.warm_by(means.helpers, self.warm_until, window));
         }
