@@ -76,6 +76,11 @@ impl Answers {
         &self.plan
     }
 
+    /// Whether files have been found not to be in memory lately.
+    pub fn is_disk_in_use(&self) -> bool {
+        self.files.is_disk_in_use()
+    }
+
     /// The loop they are for.
     pub fn runtime(&self) -> &Rc<Runtime> {
         self.files.runtime()

@@ -296,6 +296,7 @@ impl Busy {
             mode: context.disk(),
             budget: &context.budget,
             trims: context.gate.trims(),
+            is_disk_in_use: context.answers().is_disk_in_use(),
         };
         if !self.queue.is_empty() {
             let more = match self.pieces.front_mut() {

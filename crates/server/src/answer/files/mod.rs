@@ -248,11 +248,12 @@ impl Files {
     /// How the loop reads. To try and fail costs the loop 0.1 to 0.3 ms and the disk a read that nobody may wait for, and such reads are
     /// bounded by nothing. To ask first costs a system call, so it is done while misses are not long ago.
     fn without_waiting(&self) -> Reading {
-        let now = self.runtime.clock().ticks();
-        match self.missed_at.get() {
-            Some(missed) if now - missed < DISK_IN_USE_MS => Reading::Resident { or_try: !self.helpers.may_refuse() },
-            _ => Reading::NoWait,
-        }
+        if self.is_disk_in_use() { Reading::Resident { or_try: !self.helpers.may_refuse() } } else { Reading::NoWait }
+    }
+
+    /// Whether files have been found not to be in memory lately: then others may be leaving it.
+    pub fn is_disk_in_use(&self) -> bool {
+        self.missed_at.get().is_some_and(|missed| self.runtime.clock().ticks() - missed < DISK_IN_USE_MS)
     }
 
     fn ask_helper(

@@ -66,6 +66,8 @@ pub struct Means<'a> {
     pub budget: &'a Budget,
     /// Deep queues for fast readers are memory that is short now.
     pub trims: bool,
+    /// Files come into memory, so others leave it: what was seen there a moment ago may be gone.
+    pub is_disk_in_use: bool,
 }
 
 impl Budget {
@@ -138,7 +140,10 @@ impl Transfer {
             self.content.check_version()?;
         }
         let looked = self.looked.replace(now);
-        if looked.is_none_or(|looked| now - looked >= REMEMBERED) && self.has_gone(means, share as usize) {
+        let remembered = if means.is_disk_in_use { Duration::ZERO } else { REMEMBERED };
+        if looked.is_none_or(|looked| looked != now && now - looked >= remembered)
+            && self.has_gone(means, share as usize)
+        {
             // A job under way is for the next window.
             (self.warm_until, self.warming) = (self.left.start, None);
             return self.poll_warm(means, context).map_ok(|()| 0);
@@ -273,7 +278,8 @@ impl FileContent {
 const WINDOW: u64 = 1024 * 1024;
 /// The same where it takes memory of our own.
 const REMOTE_WINDOW: u64 = 256 * 1024;
-/// The kernel drops what nobody has read for seconds, or for less when memory is very short.
+/// The kernel drops what nobody has read for seconds, or for less when memory is short: what is seen to be there need not have been read
+/// lately, and may be the next to go.
 const REMEMBERED: Duration = Duration::from_millis(20);
 /// How long a transfer leaves the helpers alone that had no time for it.
 const PAUSE: Duration = Duration::from_millis(20);
