@@ -42,6 +42,10 @@ fn metrics_parse_and_say_what_happened(driver: Driver) {
     assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: images.example\r\n\r\n").status(), 200);
     assert_eq!(client.ask("GET /large.bin HTTP/1.1\r\nHost: images.example\r\n\r\n").status(), 200);
     assert_eq!(server.connect().ask("nonsense\r\n\r\n").status(), 400);
+    // Whoever has received it all may be ahead of who counts it.
+    wait_until("what was sent is counted", || {
+        value(&server.admin("/metrics", "").1, "amped_sent_bytes_total") > 300_000.0
+    });
     let (head, text) = server.admin("/metrics", "");
     assert!(head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
     for (series, expected) in [

@@ -12,6 +12,7 @@ on_every_driver!(
     a_reader_must_keep_a_pace,
     a_reader_that_stops_is_given_up,
     half_open_peers_are_asked,
+    a_slow_reader_is_not_dead,
 );
 on_every_loop!(a_crowd_of_slow_clients_is_nobodys_trouble);
 
@@ -133,6 +134,21 @@ fn half_open_peers_are_asked(driver: Driver) {
     let (kind, due) = timer.split_once(':').expect("kind and time");
     let due = u64::from_str_radix(due, 16).expect("a number");
     assert!(kind == "02" && due <= 220, "{timer}");
+}
+
+/// Its window is smaller than what waits for it, so the kernel asks again and again whether it has grown: it has, each time.
+fn a_slow_reader_is_not_dead(driver: Driver) {
+    let folder = Folder::usual();
+    folder.put("picture", vec![b'x'; 60_000]);
+    let server = with_limits(driver, &folder, "dead_peer_timeout = \"1s\"");
+    let mut client = Client::connect(server.address(), Some(4096)).expect("the server accepts");
+    client.send(get("/picture"));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(100));
+        let bytes = client.read_once(720).expect("it is there");
+        assert!(!bytes.is_empty(), "it ended after {:?}", start.elapsed());
+    }
 }
 
 fn a_crowd_of_slow_clients_is_nobodys_trouble(driver: Driver) {

@@ -27,7 +27,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     let mut said = Vec::new();
     for resource in [Resource::Memory, Resource::Connections, Resource::Disk] {
         let mut lines = Vec::new();
-        for subject in subjects() {
+        for subject in subjects(lab) {
             match measure(lab, &resource, &subject, &files) {
                 Ok(points) => {
                     rows.extend(points.iter().map(|point| point.row(&resource, &subject)));
@@ -84,8 +84,10 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     })
 }
 
-fn subjects() -> Vec<Subject> {
-    vec![Subject::amped("amped", AMPED), Subject::Peer("nginx"), Subject::Peer("lighttpd")]
+fn subjects(lab: &Lab) -> Vec<Subject> {
+    let peers = lab.pick(&[][..], &["nginx", "lighttpd"]);
+    let peers = peers.iter().map(|name| Subject::Peer(name));
+    std::iter::once(Subject::amped("amped", AMPED)).chain(peers).collect()
 }
 
 /// What there is too little of.
@@ -229,7 +231,7 @@ fn steps(
 ) -> Result<Vec<Point>> {
     let url = running.url("/");
     // The disk's is not known before memory holds what it holds after minutes: files and folders at random.
-    let warm_up = if hot.is_some() { lab.pick(30, 90) } else { 2 };
+    let warm_up = if hot.is_some() { lab.pick(20, 90) } else { 2 };
     let closed = resource.words(true);
     let closed = lab.load(&format!("{url} {list} {closed} -d {time}s --warm-up {warm_up}s --timeout 30s"))?;
     let capacity = (closed.requests() - closed.figure("/errors/status")) / closed.figure("/seconds").max(0.001);

@@ -61,8 +61,9 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         about: format!(
             "{CLIENTS} clients at a time. Heads: a request of about 60 bytes, a byte a second, again and again: it is never whole \
              within the 10 s that servers give it. Bodies: a head at once, a body of 2,000 bytes likewise. Readers: 1 MB at 28.8 kbit/s. A normal client beside them asks 200 times a \
-             second for 512 bytes, first alone; the middle one of {PROBES} runs. Memory: growth of the server's proportional memory for each \
-             slow client. The load generator shares the normal client's core and lets it go first (SCHED_FIFO)."
+             second for 512 bytes, first alone; the middle one of {} runs. Memory: growth of the server's proportional memory for each \
+             slow client. The load generator shares the normal client's core and lets it go first (SCHED_FIFO).",
+            lab.pick(ONE_RUN, RUNS)
         ),
         shows: format!(
             "A normal client's 99th percentile beside the slow ones, by that alone; the server's memory: {}.",
@@ -123,7 +124,8 @@ fn beside(lab: &Lab, subject: &Subject, kind: &Kind, root: &Path) -> Result<Seen
     let time = lab.pick("3s", "10s");
     let normal = format!("{} -c 1 --rate 200 -d {time} --timeout 20s", running.url("/small"));
     lab.load(&format!("{} -c 1 --rate 200 -d 500ms", running.url("/small")))?;
-    let alone = lab.probe(&normal, PROBES)?;
+    let probes = lab.pick(ONE_RUN, RUNS);
+    let alone = lab.probe(&normal, probes)?;
     let family = running.family();
     let memory = family.proportional_bytes();
     let slow = lab.start_load(&format!(
@@ -136,7 +138,7 @@ fn beside(lab: &Lab, subject: &Subject, kind: &Kind, root: &Path) -> Result<Seen
     std::thread::sleep(Duration::from_secs(SETTLING));
     let grown = family.proportional_bytes().saturating_sub(memory);
     let (began, processor) = (Instant::now(), family.cpu_seconds());
-    let beside = lab.probe(&normal, PROBES)?;
+    let beside = lab.probe(&normal, probes)?;
     let busy = (family.cpu_seconds() - processor) / began.elapsed().as_secs_f64();
     let slow = slow.interrupt()?;
     Ok(Seen {
@@ -155,6 +157,7 @@ const KINDS: [Kind; 3] = [
     Kind { name: "readers", file: "/large", words: "--modem 28.8k" },
 ];
 const CLIENTS: u32 = 10_000;
-const PROBES: usize = 3;
+const ONE_RUN: usize = 1;
+const RUNS: usize = 3;
 /// Connecting takes a few seconds, and after it the clients are spread over their requests.
 const SETTLING: u64 = 9;

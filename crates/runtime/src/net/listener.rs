@@ -40,9 +40,9 @@ impl Listener {
         socket::defer_accept(socket.as_fd())
     }
 
-    /// Has the kernel find out that a peer is dead: it is asked after half of `patience` without a word, and its connection ends
-    /// when it has acknowledged nothing for `patience`, or has kept its window shut for as long (SO_KEEPALIVE, TCP_USER_TIMEOUT,
-    /// tcp(7)). Connections inherit it.
+    /// Has the kernel find out that a peer is dead: it is asked after half of `patience` without a word, four times, and its
+    /// connection ends when it has not answered for `patience` (SO_KEEPALIVE, tcp(7)). While something is on its way to the peer
+    /// nothing is asked: whoever sends has patience of his own. Connections inherit it.
     ///
     /// # Errors
     /// None expected on a listening TCP socket.

@@ -178,7 +178,11 @@ pub(crate) fn watch_peers(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<
     sockopt::set_socket_keepalive(fd, true)?;
     set_tcp_option(fd, libc::TCP_KEEPIDLE, seconds(2))?;
     set_tcp_option(fd, libc::TCP_KEEPINTVL, seconds(8))?;
-    set_tcp_option(fd, libc::TCP_USER_TIMEOUT, i32::try_from(patience.as_millis()).unwrap_or(i32::MAX))
+    set_tcp_option(fd, libc::TCP_KEEPCNT, 4)?;
+    // Not TCP_USER_TIMEOUT: it counts from the first time a window was too small for the segment that waits, and does not begin
+    // anew when the peer has read (tcp_ack_probe, net/ipv4/tcp_input.c, asks whether the whole segment fits). A modem with a small
+    // window was reset after a minute, whatever it had taken. A listener of an earlier version may have it.
+    set_tcp_option(fd, libc::TCP_USER_TIMEOUT, 0)
 }
 
 /// How many connections wait to be accepted: for a listener that is what `tcpi_unacked` says (tcp_get_info, net/ipv4/tcp.c).

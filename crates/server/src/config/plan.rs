@@ -79,7 +79,7 @@ pub struct Limits {
     pub min_body_rate: u64,
     /// Bytes per second that a client takes of an answer, averaged over `write_timeout`; 0: any pace.
     pub min_send_rate: u64,
-    /// A peer that acknowledges nothing for this long, or lets nothing be sent, is taken for dead by the kernel.
+    /// A peer that does not answer the kernel's questions for this long is taken for dead.
     pub dead_peer_timeout: Duration,
     /// At shutdown, answers under way may go on for this long.
     pub drain_timeout: Duration,

@@ -101,8 +101,8 @@ pub struct LimitsText {
     /// pace.
     #[schemars(extend("default" = "240"))]
     pub min_send_rate: Option<At<Word<Size>>>,
-    /// A peer that acknowledges nothing, or lets nothing be sent, for this long is taken for dead,
-    /// 1s to 24h.
+    /// A peer that does not answer the kernel's questions for this long is taken for dead, 1s to
+    /// 24h.
     #[schemars(extend("default" = "60s"))]
     pub dead_peer_timeout: Option<At<Word<Wait>>>,
     /// At shutdown, answers under way may go on for this long, up to 24h; 0: not at all.
