@@ -2,7 +2,7 @@
 //!
 //! A control group limits a rate: within it a read takes no time, beyond it the kernel makes it wait for a tenth of a second. A
 //! disk takes the same time for every read, and two arms do two of them at once. Here a file system of one file (FUSE) is the disk's
-//! surface, a loop device reads it without a cache of its own, and the arms are threads that sleep. Costs 30 us of the load's core a read.
+//! surface, a loop device reads it without a cache of its own, and the arms are threads that sleep.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -64,8 +64,8 @@ pub fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
 }
 
 /// Whether the end of every read-ahead unit can be read without waiting. cachestat(2) counts pages that are being read as
-/// present, and reads need not end in the order in which they began: of a file's beginning, where units are small, one was
-/// sent whose end was there before its middle, and the loop slept for 89 ms. Units that are small after a seek go untested.
+/// present, and reads need not end in the order in which they began: of a file's beginning, where units are small, the end may
+/// be there before the middle (a send of one slept for 89 ms, perhaps for this). Units that are small after a seek go untested.
 pub(super) fn is_readable(mount: &Mount, file: &File, offset: u64, length: usize) -> bool {
     let last = offset + length as u64;
     let end_of = |at: u64| {

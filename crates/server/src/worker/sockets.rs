@@ -127,12 +127,10 @@ impl Sockets {
     }
 
     /// `keep`, for all who share the sockets: nobody connects any more to those that are let go of, and whoever else holds them
-    /// answers those who have. Not to those of somebody else, who may go on with them.
+    /// answers those who have. Those of somebody else are never let go of: a plan keeps what was given.
     pub fn leave(&mut self, plan: &Plan) {
-        let foreign = self.0.iter().any(|address| address.place.foreign);
-        let left = self.part(plan);
         // Where the kernel does not take it, one that comes at the last moment is reset.
-        left.iter().filter(|_| !foreign).for_each(|socket| drop(Listener::ignore_newcomers(socket, true)));
+        self.part(plan).iter().for_each(|socket| drop(Listener::ignore_newcomers(socket, true)));
     }
 
     /// Keeps what the plan asks for, in its order, and gives the rest.
