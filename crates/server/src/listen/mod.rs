@@ -199,13 +199,13 @@ fn seat<G: Unpin + 'static>(socket: OwnedFd, context: &Rc<Context>, guest: G) {
     context.runtime().spawn(h1::Connection::new(context, stream, guest));
 }
 
-/// The worker with the fewest connections, if that is clearly fewer than ours.
+/// The worker with the fewest connections, if that is clearly fewer than ours. One that drains takes nothing from others any more.
 fn less_loaded(seats: &[Arc<Seat>], place: usize) -> Option<&Seat> {
     if seats.len() == 1 {
         return None;
     }
     let ours = seats[place].connections();
-    let least = seats.iter().min_by_key(|seat| seat.connections())?;
+    let least = seats.iter().filter(|seat| !seat.is_draining()).min_by_key(|seat| seat.connections())?;
     let fewest = least.connections();
     (ours > fewest + fewest / 4 + SLACK).then_some(&**least)
 }
@@ -238,5 +238,14 @@ mod tests {
         assert_eq!(moved(&[130, 100]), None);
         assert_eq!(moved(&[140, 100, 120]), Some(100));
         assert_eq!(moved(&[5, 200]), None);
+    }
+
+    #[test]
+    fn nothing_moves_to_a_worker_that_drains() {
+        let seats = seats(&[140, 0, 100]);
+        seats[1].drain(true);
+        assert_eq!(less_loaded(&seats, 0).map(Seat::connections), Some(100));
+        seats.iter().for_each(|seat| seat.drain(true));
+        assert!(less_loaded(&seats, 0).is_none());
     }
 }
