@@ -1,9 +1,9 @@
 # amped in an image of nothing but itself: one static binary, no shell, nobody's rights.
 #
 #   docker build -t amped .
-#   docker run --rm -p 8080:8080 -v "$PWD/site:/site:ro" amped
+#   docker run --rm -p 8080:8080 amped
 #
-# Where the container's filter forbids io_uring or openat2, amped does without and says so in its first line.
+# Where the container's filter forbids io_uring or openat2, amped does without (docs/machine.md).
 
 FROM rust:1-bookworm AS build
 WORKDIR /src
