@@ -44,15 +44,15 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     }
     let mut lines = Vec::new();
     let mut memory = Vec::new();
-    let mut modem_servers = ["epoll-edge", "uring"].map(Subject::driver).to_vec();
-    modem_servers.extend([Subject::Peer("nginx"), Subject::Peer("lighttpd")]);
+    let mut modem_servers = vec![Subject::driver("uring"), Subject::Peer("nginx")];
     if !lab.quick {
-        modem_servers.extend([Subject::driver("poll"), Subject::Peer("h2o")]);
+        modem_servers.extend(["epoll-edge", "poll"].map(Subject::driver));
+        modem_servers.extend(["lighttpd", "h2o"].map(Subject::Peer));
     }
     for subject in modem_servers {
         let mut points = Vec::new();
         let mut each = Vec::new();
-        for clients in lab.pick(vec![10_000], vec![1_000, 5_000, 10_000, 19_000]) {
+        for clients in lab.pick(vec![10_000], vec![1_000, 10_000, 19_000]) {
             match modems(lab, &subject, &root, clients) {
                 Ok(seen) => {
                     points.push((f64::from(clients), seen.fast_p99));
@@ -133,14 +133,14 @@ fn modems(lab: &Lab, subject: &Subject, root: &std::path::Path, clients: u32) ->
     fast("500ms")?;
     let family = running.family();
     let (memory, processor) = (family.proportional_bytes(), family.cpu_seconds());
-    let time = lab.pick(20, 40);
+    let time = lab.pick(16, 30);
     let load = lab.start_load(&format!(
         "{} -c {clients} --modem 28.8k -d {time}s --timeout 60s{}",
         running.url("/28k"),
         from_many_addresses()
     ))?;
     std::thread::sleep(std::time::Duration::from_secs(8));
-    let fast = fast(lab.pick("6s", "20s"))?;
+    let fast = fast(lab.pick("5s", "14s"))?;
     let grown = family.proportional_bytes().saturating_sub(memory);
     let answers = load.wait()?;
     let used = (family.cpu_seconds() - processor).max(0.01);

@@ -17,7 +17,7 @@ use crate::bench::report::{count, millis};
 /// No control groups here, or the files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let files = Files::tail()?;
-    let sizes = lab.pick(vec![2_000, 40_000, 200_000], vec![2_000, 10_000, 20_000, 40_000, 80_000, 120_000, 200_000]);
+    let sizes = lab.pick(vec![2_000, 200_000], vec![2_000, 10_000, 20_000, 40_000, 80_000, 200_000]);
     let mut notes = Vec::new();
     let mut lines: Vec<Line> = Vec::new();
     let mut rows = Vec::new();
@@ -83,7 +83,7 @@ fn measure(lab: &Lab, subject: &Subject, files: &Files, size: usize) -> Result<P
     // What the server keeps and what the kernel keeps must have settled, at the disk's pace where it does not all fit.
     let settling = if size > IN_MEMORY { lab.pick("4s", "20s") } else { "2s" };
     lab.load(&words(settling, 7))?;
-    let answers = lab.load(&words(lab.pick("4s", "10s"), 8))?;
+    let answers = lab.load(&words(lab.pick("3s", "8s"), 8))?;
     Ok(Point {
         per_second: answers.per_second(),
         p50: answers.latency_ms("p50"),

@@ -19,7 +19,7 @@ use crate::bench::server::Running;
 /// # Errors
 /// No driver could be measured.
 pub fn run(lab: &Lab) -> Result<Figure> {
-    let crowds = lab.pick(vec![0, 5_000, 19_000], vec![0, 1_000, 2_000, 5_000, 10_000, 15_000, 19_000]);
+    let crowds = lab.pick(vec![0, 19_000], vec![0, 1_000, 2_000, 5_000, 10_000, 15_000, 19_000]);
     let root = corpus::plain()?;
     let mut notes = Vec::new();
     let mut lines = Vec::new();

@@ -17,7 +17,7 @@ use crate::bench::report::{count, millis};
 /// No control groups here, or the files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let files = Files::tail()?;
-    let shares = lab.pick(vec![0, 10, 50], vec![0, 1, 2, 5, 10, 25, 50]);
+    let shares = lab.pick(vec![0, 50], vec![0, 1, 5, 10, 25, 50]);
     let mut notes = Vec::new();
     let (mut middle, mut high) = (Vec::new(), Vec::new());
     let mut rows = Vec::new();

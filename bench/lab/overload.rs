@@ -236,7 +236,7 @@ fn steps(
     let closed = lab.load(&format!("{url} {list} {closed} -d {time}s --warm-up {warm_up}s --timeout 30s"))?;
     let capacity = (closed.requests() - closed.figure("/errors/status")) / closed.figure("/seconds").max(0.001);
     let mut points = Vec::new();
-    for offered in [&STEPS[..], &[UNLOADED]].concat() {
+    for offered in [lab.pick(&[1.0, 8.0][..], &STEPS), &[UNLOADED]].concat() {
         let rate = (offered * capacity).max(1.0).round();
         let words =
             format!("{url} {list} {} -d {time}s --warm-up 3s --rate {rate} --timeout 2s", resource.words(false));

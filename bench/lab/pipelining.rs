@@ -16,7 +16,7 @@ use crate::bench::report::{count, median, millis};
 /// The files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let root = corpus::plain()?;
-    let depths = lab.pick(vec![1, 4, 16, 64], vec![1, 2, 4, 8, 16, 32, 64]);
+    let depths = lab.pick(vec![1, 8, 64], vec![1, 2, 4, 8, 16, 32, 64]);
     let mut notes = Vec::new();
     let mut rows = Vec::new();
     let mut lines = Vec::new();

@@ -24,7 +24,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     let mut notes = Vec::new();
     let mut rows = Vec::new();
     let (mut high, mut said) = (Vec::new(), Vec::new());
-    for subject in subjects() {
+    for subject in subjects(lab) {
         let mut points = Vec::new();
         for (at, kind) in KINDS.iter().enumerate() {
             match beside(lab, &subject, kind, &root) {
@@ -92,9 +92,11 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     })
 }
 
-fn subjects() -> Vec<Subject> {
-    let mut subjects = ["uring", "epoll-edge"].map(named).to_vec();
-    subjects.extend([Subject::Peer("nginx"), Subject::Peer("lighttpd")]);
+fn subjects(lab: &Lab) -> Vec<Subject> {
+    let mut subjects = vec![named("uring"), Subject::Peer("nginx")];
+    if !lab.quick {
+        subjects.extend([named("epoll-edge"), Subject::Peer("lighttpd")]);
+    }
     subjects
 }
 

@@ -19,7 +19,7 @@ use crate::bench::spindles::Spindles;
 /// No control groups here, or the files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let files = Files::tail()?;
-    let helpers = lab.pick(vec![1, 8, 32], vec![1, 2, 4, 8, 16, 32]);
+    let helpers = lab.pick(vec![2, 16], vec![1, 2, 4, 8, 16, 32]);
     let mut notes = Vec::new();
     let (mut served, mut hits) = (Vec::new(), Vec::new());
     let mut rows = Vec::new();
@@ -56,7 +56,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     println!("store: cold starts");
     let (definition, probe) = definition(lab, &files)?;
     rows.push(row("2,500/s, 5,500 connections", &definition, &probe));
-    let minutes = lab.pick(0.5, 10.0);
+    let minutes = lab.pick(0.25, 10.0);
     Ok(Figure {
         title: "The image store".into(),
         about: format!(
@@ -138,7 +138,7 @@ fn sweep(lab: &Lab, subject: &Subject, files: &Files, spindles: u32) -> Result<(
         (files, POPULAR),
         Disk::Arms(spindles),
         &format!("-c 256 --warm-up 2s --mix {mix}"),
-        lab.pick(4, 15),
+        lab.pick(4, 10),
     )
 }
 
@@ -152,7 +152,7 @@ fn cold_start(lab: &Lab, files: &Files, shared: bool) -> Result<(Answers, Answer
 fn definition(lab: &Lab, files: &Files) -> Result<(Answers, Answers)> {
     let subject = Subject::amped("amped", "workers = 1\n");
     let words = "-c 5500 --warm-up 2s --rate 2500 --mix 94%:2000,6%:all";
-    together(lab, &subject, (files, POPULAR), Disk::Limited(1000), words, lab.pick(30, 600))
+    together(lab, &subject, (files, POPULAR), Disk::Limited(1000), words, lab.pick(15, 600))
 }
 
 /// A load, and the probe beside it; so many of the files are in memory at first.

@@ -33,6 +33,7 @@ mod store;
 
 use std::io::{Error, Result};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::bench::{machine, peers};
 use crate::install::{self, Need, need};
@@ -100,11 +101,12 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut failed = Vec::new();
     for (name, experiment) in wanted {
         println!("== {name}");
-        let busy = machine::busy();
+        let (busy, began) = (machine::busy(), Instant::now());
         let measured = experiment(&lab).and_then(|mut figure| {
             figure.notes.extend(busy);
             figure.publish(name, lab.quick, &facts)
         });
+        println!("{name}: {:.0} s", began.elapsed().as_secs_f64());
         if let Err(error) = measured {
             println!("{name}: {error}");
             failed.push(*name);
