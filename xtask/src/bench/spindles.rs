@@ -26,6 +26,7 @@ use super::{LOAD_CORE, corpus};
 /// A mounted copy of a folder on a disk with arms. Unmounted on drop: whoever uses it must be gone by then.
 pub struct Spindles {
     place: PathBuf,
+    below: PathBuf,
     surface: Option<BackgroundSession>,
     nanoseconds: Arc<AtomicU64>,
 }
@@ -46,9 +47,9 @@ impl Spindles {
             fs::create_dir_all(folder)?;
         }
         let surface = spin(&image, arms, &nanoseconds, &below)?;
-        let spindles = Self { place, surface: Some(surface), nanoseconds };
+        let spindles = Self { place, below, surface: Some(surface), nanoseconds };
         let losetup = ["--find", "--show", "--read-only", "--direct-io=on"];
-        let device = said(Command::new("losetup").args(losetup).arg(below.join(NAME)))?;
+        let device = said(Command::new("losetup").args(losetup).arg(spindles.below.join(NAME)))?;
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOATIME;
         let mounted = mount(&device, &spindles.place, "ext4", flags, None);
         // It goes with its last user, who is the mount, however this program ends.
@@ -72,16 +73,20 @@ impl Drop for Spindles {
     fn drop(&mut self) {
         self.take(Duration::ZERO);
         let _ = unmount(&self.place, UnmountFlags::DETACH);
-        if let Some(surface) = self.surface.take() {
-            let _ = surface.umount_and_join();
+        // The loop device may close what it has of it a moment later.
+        if let Some(surface) = self.surface.take()
+            && surface.umount_and_join().is_err()
+        {
+            let _ = unmount(&self.below, UnmountFlags::DETACH);
         }
     }
 }
 
-/// The folder as an ext4 in a file, made once.
+/// The folder as an ext4 in a file, made once, or again when the folder has been.
 fn image_of(root: &Path) -> Result<PathBuf> {
     let image = root.with_extension("ext4");
-    if image.exists() {
+    let made = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
+    if made(&image).is_ok_and(|image| made(root).is_ok_and(|root| image >= root)) {
         return Ok(image);
     }
     println!("making {} of {} (once)", image.display(), root.display());
