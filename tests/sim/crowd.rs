@@ -30,6 +30,10 @@ pub struct Crowd {
     drains_at: u64,
     /// Stopped in the middle of everything.
     is_cut: bool,
+    /// The address is taken away before the server is stopped.
+    leaves: bool,
+    /// Every connection can be accepted.
+    accepts: bool,
     is_healed: bool,
     has_probed: bool,
     /// All is quiet, and was looked at.
@@ -76,6 +80,7 @@ impl Crowd {
             30 * SECOND
         };
         let heals_at = now + scenario.storm;
+        let accepts = faults.accept_error == 0 && faults.descriptors >= 4096;
         Self {
             clients,
             site,
@@ -87,6 +92,8 @@ impl Crowd {
             heals_at,
             drains_at: scenario.drain_after.map_or(heals_at + QUIET, |after| now + after),
             is_cut: scenario.drain_after.is_some(),
+            leaves: scenario.leaves,
+            accepts,
             is_healed: false,
             has_probed: false,
             has_looked: false,
@@ -174,6 +181,9 @@ impl Crowd {
             if !self.is_cut {
                 self.look_at_quiet(world, &shared);
             }
+            if self.leaves {
+                world.leave_listener();
+            }
             world.note("drain", 0, 0);
             self.model.is_stopped = true;
             shared.seats[0].drain(false);
@@ -251,6 +261,10 @@ impl Crowd {
         let panics = self.readings.as_ref().map_or(0, |readings| readings.counters.panics.get());
         if panics != 0 {
             self.complain(format!("{panics} panics"));
+        }
+        let lost = world.lost_connections();
+        if lost != 0 && self.leaves && self.accepts {
+            self.complain(format!("{lost} had connected and were reset when the address was taken away"));
         }
         if !self.is_cut && !self.has_looked {
             self.complain("the end came too early");

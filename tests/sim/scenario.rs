@@ -31,6 +31,8 @@ pub struct Scenario {
     pub storm: u64,
     /// The server is stopped after so many nanoseconds, whatever goes on; else when all is quiet.
     pub drain_after: Option<u64>,
+    /// The address is taken away first: whoever has connected is served all the same.
+    pub leaves: bool,
 }
 
 impl Scenario {
@@ -64,8 +66,22 @@ impl Scenario {
         let files = (random.between(1, 12), random.below(4), random.chance(100_000));
         let change_every = if random.chance(600_000) { random.pick(&[5, 100, 100, 1000]) * MILLI } else { 0 };
         let drain_after = random.chance(400_000).then(|| random.between(storm / 10, storm));
+        let leaves = random.chance(500_000);
         let backlog = if is_calm || random.chance(700_000) { 4096 } else { random.between(1, 64) as usize };
-        Self { is_calm, plan, faults, place, backlog, excuses, clients, files, change_every, storm, drain_after }
+        Self {
+            is_calm,
+            plan,
+            faults,
+            place,
+            backlog,
+            excuses,
+            clients,
+            files,
+            change_every,
+            storm,
+            drain_after,
+            leaves,
+        }
     }
 
     /// Nothing goes wrong any more.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use amped::answer::error_page::ErrorPages;
 use amped::answer::files::{Roots, Shelf};
 use amped::overload::Clients;
+use amped::overload::memory::Memory;
 use amped::route::Router;
 use amped::worker::{self, Served, Shared};
 use amped_runtime::disk::Helpers;
@@ -87,6 +88,7 @@ fn shared(plan: &Arc<amped::config::plan::Plan>) -> Arc<Shared> {
         driver: Kind::Sim,
         max_connections: plan.limits.max_connections.unwrap_or(100_000),
         clients: Clients::new(&plan.clients),
+        memory: Memory::new(),
         plan: Arc::clone(plan),
     })
 }

@@ -19,6 +19,8 @@ pub(super) struct Listening {
     queue: VecDeque<usize>,
     limit: usize,
     longest: usize,
+    /// The kernel begins no connection (SO_ATTACH_FILTER).
+    is_shut: bool,
     token: Option<Token>,
     is_asked: bool,
     is_pending: bool,
@@ -40,6 +42,7 @@ impl World {
             queue: VecDeque::new(),
             limit,
             longest: 0,
+            is_shut: false,
             token,
             is_asked,
             is_pending,
@@ -52,6 +55,19 @@ impl World {
         self.listening.as_ref().map_or((0, 0), |listening| (listening.longest, listening.limit))
     }
 
+    /// As another process that has the socket too: no connection is begun there from now on.
+    pub fn leave_listener(&mut self) {
+        if let Some(listening) = &mut self.listening {
+            listening.is_shut = true;
+        }
+        self.note("left", 0, 0);
+    }
+
+    /// How many had connected, after or before the listener was left, and were reset when it was closed.
+    pub fn lost_connections(&self) -> usize {
+        self.lost
+    }
+
     pub(super) fn knock(&mut self, connection: usize, attempt: u32) {
         if self.connections[connection].client_gone {
             return;
@@ -59,7 +75,7 @@ impl World {
         let Some(listening) = &self.listening else {
             return self.refuse(connection);
         };
-        if listening.queue.len() >= listening.limit {
+        if listening.is_shut || listening.queue.len() >= listening.limit {
             // Ignored, and repeated: after one second, two, four (tcp(7), tcp_syn_retries).
             self.note("syn ignored", connection as u64, attempt.into());
             if attempt < 5 {
@@ -81,7 +97,7 @@ impl World {
         if !self.connections[connection].is_made || self.connections[connection].server != Server::Coming {
             return;
         }
-        let Some(listening) = &mut self.listening else { return self.refuse(connection) };
+        let Some(listening) = &mut self.listening else { return self.lose(connection) };
         self.connections[connection].server = Server::Queued;
         listening.queue.push_back(connection);
         listening.longest = listening.longest.max(listening.queue.len());
@@ -130,6 +146,17 @@ impl World {
         Ok(())
     }
 
+    pub(crate) fn ignore_newcomers(&mut self, fd: RawFd, ignore: bool) -> io::Result<()> {
+        let listening = self.listening.as_mut().filter(|listening| listening.fd == fd);
+        listening.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?.is_shut = ignore;
+        self.note("filter", ignore.into(), 0);
+        Ok(())
+    }
+
+    pub(crate) fn has_filter(&self, fd: RawFd) -> io::Result<bool> {
+        Ok(self.listening.as_ref().is_some_and(|listening| listening.fd == fd && listening.is_shut))
+    }
+
     pub(super) fn arm_listener(&mut self, token: Token) {
         if let Some(listening) = &mut self.listening {
             listening.token = Some(token);
@@ -162,7 +189,14 @@ impl World {
     pub(super) fn listener_closed(&mut self) {
         let Some(listening) = self.listening.take() else { return };
         self.note("listener closed", listening.queue.len() as u64, 0);
-        listening.queue.into_iter().for_each(|connection| self.refuse(connection));
+        listening.queue.into_iter().for_each(|connection| self.lose(connection));
+    }
+
+    /// Refuses one that has connected already.
+    fn lose(&mut self, connection: usize) {
+        // Who has left does not miss anything.
+        self.lost += usize::from(!self.connections[connection].client_gone);
+        self.refuse(connection);
     }
 
     fn refuse(&mut self, connection: usize) {

@@ -29,6 +29,7 @@ pub struct World {
     pub(super) events: Events,
     pub(super) descriptors: Descriptors,
     pub(super) listening: Option<Listening>,
+    pub(super) lost: usize,
     pub(super) connections: Vec<Connection>,
     /// Accepted, and perhaps closed again without having been in a loop's care.
     pub(super) fresh: Vec<RawFd>,
@@ -69,6 +70,7 @@ impl World {
             events: Events::default(),
             descriptors: Descriptors::default(),
             listening: None,
+            lost: 0,
             connections: Vec::new(),
             fresh: Vec::new(),
             late: Vec::new(),
