@@ -156,6 +156,8 @@ fn only_its_folders_and_its_log_are_open_to_it() {
         let held = server.status()["confined"]["sandbox"].as_str().expect("a word").to_owned();
         assert_eq!(held == "off", !sandbox);
         assert_eq!(server.get("/").status(), 200);
+        let memory = &server.status()["memory"];
+        assert!(memory["limit"].as_u64() > memory["used"].as_u64() && memory["used"].as_u64() > Some(0), "{memory}");
         wait_until("a line", || fs::metadata(&log).is_ok_and(|log| log.len() > 0));
         // A usual rotation works.
         fs::rename(&log, place.at("logs/old.log")).expect("own folder");

@@ -645,7 +645,7 @@ fn without_a_supervisor_it_reloads_itself() {
     let server = Supervised::start_as("", |command, folder| {
         let mut alone = Command::new(folder.join("amped"));
         alone.args(["run", "--no-supervisor", "-c"]).arg(folder.join("amped.toml"));
-        alone.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        alone.env("AMPED_TEST_FAULTS", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         *command = alone;
     });
     let mut client = server.connect();
@@ -657,6 +657,18 @@ fn without_a_supervisor_it_reloads_itself() {
     server.signal(Signal::HUP);
     wait_until("it says why not", || server.said().contains("needs another process"));
     assert_eq!(client.get("/").text(), "other\n");
+    // A worker that is busy for longer than anybody waits takes over what the others serve by already.
+    std::thread::scope(|scope| {
+        let mut busy = server.connect();
+        let stuck = scope.spawn(move || busy.get("/.amped-test/burn/10000000").status());
+        wait_until("it is stuck", || server.said().contains("in one turn for"));
+        server.configure(SITE);
+        server.signal(Signal::HUP);
+        wait_until("this is said", || server.said().contains("takes over what has changed when"));
+        wait_until("it is no refusal", || server.said().lines().filter(|line| line.ends_with("reloaded")).count() == 2);
+        assert_eq!(stuck.join().expect("an answer"), 404);
+        wait_until("the first folder", || client.get("/").text() == "one\n");
+    });
     // What there can be only one of is not taken along.
     let output = binary().args(["run", "--no-supervisor", "--pid-file", "x"]).output().expect("the binary starts");
     assert_eq!(output.status.code(), Some(2));

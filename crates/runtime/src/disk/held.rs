@@ -33,8 +33,9 @@ impl Held {
     /// How far from its start this part can be sent without waiting for the disk, as far as can be told at `now` without reading it.
     ///
     /// cachestat(2) counts pages that are still being read as present, so the end of every read-ahead unit is touched as well; the
-    /// last one only, if all were lately, and nothing is asked of what was found a moment ago. Without the right to ask (the file is another user's) it is not known of any.
-    pub fn warm_until(&self, mount: &Mount, part: Range<u64>, now: Instant) -> u64 {
+    /// last one only, if all were lately, and, if `trusts`, nothing is asked of what was found a moment ago. Without the right to ask
+    /// (the file is another user's) it is not known of any.
+    pub fn warm_until(&self, mount: &Mount, part: Range<u64>, now: Instant, trusts: bool) -> u64 {
         match mount.ability() {
             Ability::Memory => return part.end,
             Ability::None => return part.start,
@@ -43,7 +44,7 @@ impl Held {
         let mut at = part.start;
         while at < part.end {
             let end = part.end.min((at / UNIT + 1) * UNIT);
-            if !self.is_warm(mount, at..end, now) {
+            if !self.is_warm(mount, at..end, now, trusts) {
                 break;
             }
             at = end;
@@ -52,9 +53,9 @@ impl Held {
     }
 
     /// The same of a part that lies within one unit.
-    fn is_warm(&self, mount: &Mount, part: Range<u64>, now: Instant) -> bool {
+    fn is_warm(&self, mount: &Mount, part: Range<u64>, now: Instant, trusts: bool) -> bool {
         let (unit, length) = (part.start / UNIT, (part.end - part.start) as usize);
-        if self.proven.trusts(unit, now) {
+        if trusts && self.proven.trusts(unit, now) {
             return true;
         }
         if is_resident(self, part.start, length) != Some(true) {

@@ -3,8 +3,8 @@
 //! To find out takes nine calls for a megabyte or more (`Held::warm_until`), a tenth of what it costs to send it, so all who send
 //! the file share what was found. A second is long enough for a file that several fetch, and short for the kernel to drop what
 //! has just been sent, and to be reading it again; that it is there is asked every time, but not in the tenth of a second in
-//! which somebody asked last: to ask is one part in 25 of sending. Where somebody drops these very pages in that time
-//! (POSIX_FADV_DONTNEED, a small control group that is turned over), a send waits for the disk, and the meter says so.
+//! which somebody asked last: to ask is one part in 25 of sending. While files come into memory it is asked all the same, since others
+//! leave it. Where somebody drops these very pages in that time (POSIX_FADV_DONTNEED), a send waits for the disk, and the meter says so.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

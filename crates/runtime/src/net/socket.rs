@@ -174,15 +174,23 @@ pub(crate) fn defer_accept(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// See `Listener::watch_peers`.
 pub(crate) fn watch_peers(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<()> {
-    let seconds = |part: u64| (patience.as_secs() / part).clamp(1, 32_767) as libc::c_int;
+    let (idle, interval) = probing(patience.as_secs());
     sockopt::set_socket_keepalive(fd, true)?;
-    set_tcp_option(fd, libc::TCP_KEEPIDLE, seconds(2))?;
-    set_tcp_option(fd, libc::TCP_KEEPINTVL, seconds(8))?;
-    set_tcp_option(fd, libc::TCP_KEEPCNT, 4)?;
+    set_tcp_option(fd, libc::TCP_KEEPIDLE, idle)?;
+    set_tcp_option(fd, libc::TCP_KEEPINTVL, interval)?;
+    set_tcp_option(fd, libc::TCP_KEEPCNT, PROBES as libc::c_int)?;
     // Not TCP_USER_TIMEOUT: it counts from the first time a window was too small for the segment that waits, and does not begin
     // anew when the peer has read (tcp_ack_probe, net/ipv4/tcp_input.c, asks whether the whole segment fits). A modem with a small
     // window was reset after a minute, whatever it had taken. A listener of an earlier version may have it.
     set_tcp_option(fd, libc::TCP_USER_TIMEOUT, 0)
+}
+
+/// Seconds until the first probe and between two, so that all of them take what may pass, or a little more: five seconds at the
+/// least, and at the most what the kernel takes (32,767, include/net/tcp.h).
+fn probing(patience: u64) -> (libc::c_int, libc::c_int) {
+    let bounded = |seconds: u64| seconds.clamp(1, 32_767) as libc::c_int;
+    let idle = bounded(patience / 2);
+    (idle, bounded(patience.saturating_sub(idle as u64).div_ceil(PROBES)))
 }
 
 /// How many connections wait to be accepted: for a listener that is what `tcpi_unacked` says (tcp_get_info, net/ipv4/tcp.c).
@@ -240,7 +248,7 @@ pub(crate) fn let_wait(fd: BorrowedFd<'_>, connections: usize) -> io::Result<()>
 /// Has the kernel ignore attempts to connect (SO_ATTACH_FILTER, socket(7)), or heed them again. The filter sees TCP segments, and
 /// those that begin a connection are dropped; what is under way goes on.
 pub(crate) fn ignore_newcomers(fd: BorrowedFd<'_>, ignore: bool) -> io::Result<()> {
-    simulated!(|world| world.set_option(fd.as_raw_fd()));
+    simulated!(|world| world.ignore_newcomers(fd.as_raw_fd(), ignore));
     if !ignore {
         return match set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -266,7 +274,7 @@ pub(crate) fn ignore_newcomers(fd: BorrowedFd<'_>, ignore: bool) -> io::Result<(
 
 /// Whether `ignore_newcomers`, or anybody else, has put a filter there (SO_GET_FILTER says how many steps it has).
 pub(crate) fn has_filter(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    simulated!(|world| world.set_option(fd.as_raw_fd()).map(|()| false));
+    simulated!(|world| world.has_filter(fd.as_raw_fd()));
     let mut steps: libc::socklen_t = 0;
     let option = libc::SO_GET_FILTER;
     // SAFETY: without room for them no steps are written, only their number, to `steps`.
@@ -308,7 +316,24 @@ pub(crate) fn adopt(fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
 
 /// Vectors in one send. More would be split by the kernel's own limit (1,024) at the latest; 64 cover 32 answers.
 pub(crate) const MAX_VECTORS: usize = 64;
+/// Unanswered probes after which a peer is given up.
+const PROBES: u64 = 4;
 const NOT_SENT_LOW_WATER: i32 = 128 * 1024;
 const TCP_NOTSENT_LOWAT: i32 = 25;
 /// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
 pub(crate) const BACKLOG: i32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_take_what_may_pass() {
+        for patience in [5, 6, 15, 60, 61, 3600, 86_400] {
+            let (idle, interval) = probing(patience);
+            let all = (idle + PROBES as libc::c_int * interval) as u64;
+            assert!((patience..patience + PROBES).contains(&all), "{patience}: {idle} and {PROBES} times {interval}");
+        }
+        assert_eq!(probing(1), (1, 1));
+    }
+}

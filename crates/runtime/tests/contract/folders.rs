@@ -286,7 +286,7 @@ fn reads_say_what_is_in_memory() {
         for (offset, length) in [(0, 1), (0, bytes.len()), (131_071, 2), (4096, 131_072), (700_000, 1)] {
             assert_eq!(is_warm(mount, &file, offset, length), can_tell, "{mount}: {offset} and {length} on");
         }
-        assert_eq!(file.warm_until(mount, 5..5, Instant::now()), 5, "nothing is always there");
+        assert_eq!(file.warm_until(mount, 5..5, Instant::now(), true), 5, "nothing is always there");
         if mount.ability() == Ability::NoWait {
             assert!(!is_warm(mount, &file, 650_000, 200_000), "nothing lies beyond the end");
             assert_eq!(read_now(mount, &file, &mut memory, 1 << 30).expect("the end"), 0);
@@ -296,7 +296,7 @@ fn reads_say_what_is_in_memory() {
 
 fn is_warm(mount: &Mount, file: &Held, offset: u64, length: usize) -> bool {
     let end = offset + length as u64;
-    file.warm_until(mount, offset..end, Instant::now()) == end
+    file.warm_until(mount, offset..end, Instant::now(), true) == end
 }
 
 /// Pages that the kernel has dropped: a read says so instead of waiting. Where the kernel keeps them, nothing is asserted but
@@ -335,18 +335,19 @@ fn a_cold_window_is_not_waited_for() {
             let resident = read_resident(root.mount(), &file, &mut memory, 1 << 20, true);
             assert_eq!(resident.expect("a warm window"), 8192);
             assert_same(&memory, &bytes[1 << 20..(1 << 20) + 8192], "a window");
-            // What was proven is no proof once the kernel has dropped it; that is noticed after a moment.
+            // What was proven is no proof once the kernel has dropped it; that is noticed after a moment, or when asked for.
             assert_eq!(file.warm(0, 1 << 20).expect("a local file"), 1 << 20);
             assert!((0..2).all(|_| is_warm(root.mount(), &file, 0, 1 << 20)), "{}: just read", root.mount());
             drop_it();
             if is_resident(&file, 0, 1 << 20) == Some(false) {
-                let later = Instant::now() + Duration::from_millis(101);
-                assert_eq!(file.warm_until(root.mount(), 0..1 << 20, later), 0, "{}: dropped", root.mount());
+                let (now, later) = (Instant::now(), Instant::now() + Duration::from_millis(101));
+                assert_eq!(file.warm_until(root.mount(), 0..1 << 20, now, false), 0, "{}: dropped", root.mount());
+                assert_eq!(file.warm_until(root.mount(), 0..1 << 20, later, true), 0, "{}: dropped", root.mount());
             }
             // What is there can be sent, whatever comes after it.
             assert_eq!(file.warm(0, 1 << 20).expect("a local file"), 1 << 20);
             if is_resident(&file, 1 << 20, 1 << 20) == Some(false) {
-                let warm_until = file.warm_until(root.mount(), 0..2 << 20, Instant::now());
+                let warm_until = file.warm_until(root.mount(), 0..2 << 20, Instant::now(), true);
                 assert!((1 << 20..2 << 20).contains(&warm_until), "{}: {warm_until}", root.mount());
             }
         }

@@ -76,9 +76,9 @@ impl Answers {
         &self.plan
     }
 
-    /// Whether files have been found not to be in memory lately.
-    pub fn is_disk_in_use(&self) -> bool {
-        self.files.is_disk_in_use()
+    /// Who finds files.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The loop they are for.

@@ -290,13 +290,14 @@ impl Busy {
     fn send(&mut self, context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<io::Result<bool>> {
         let mut progress = false;
         self.gather(context);
+        let answers = context.answers();
         let means = Means {
             stream,
             helpers: &context.helpers,
             mode: context.disk(),
             budget: &context.budget,
             trims: context.gate.trims(),
-            is_disk_in_use: context.answers().is_disk_in_use(),
+            files: answers.files(),
         };
         if !self.queue.is_empty() {
             let more = match self.pieces.front_mut() {
@@ -438,6 +439,10 @@ impl Busy {
                 context.counters.too_slow.add(1);
                 if self.awaiting == Awaiting::Head && self.has_nothing_to_send() {
                     return self.answer_late_head(context, stream);
+                }
+                if self.awaiting == Awaiting::Socket {
+                    // A reader given up would leave the kernel what it did not take: megabytes, for as long as it answers probes.
+                    let _ = stream.reset_on_close();
                 }
             }
             io::ErrorKind::InvalidData | io::ErrorKind::Other => {

@@ -164,12 +164,13 @@ fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
     if !has_room(context, reception) {
         return;
     }
-    match less_loaded(seats, reception.place) {
-        Some(other) => {
-            context.counters.handed_on.add(1);
-            other.hand(socket);
-        }
-        None => welcome(socket, context, &seats[reception.place]),
+    let handed = match less_loaded(seats, reception.place) {
+        Some(other) => other.hand(socket),
+        None => Err(socket),
+    };
+    match handed {
+        Ok(()) => context.counters.handed_on.add(1),
+        Err(socket) => welcome(socket, context, &seats[reception.place]),
     }
 }
 
@@ -220,6 +221,7 @@ const SLACK: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::seat::Call;
 
     fn seats(connections: &[usize]) -> Arc<[Arc<Seat>]> {
         let seats: Arc<[Arc<Seat>]> = connections.iter().map(|_| Arc::default()).collect();
@@ -247,5 +249,12 @@ mod tests {
         assert_eq!(less_loaded(&seats, 0).map(Seat::connections), Some(100));
         seats.iter().for_each(|seat| seat.drain(true));
         assert!(less_loaded(&seats, 0).is_none());
+        // It may have been chosen a moment before: what it will not see comes back.
+        let socket = || OwnedFd::from(tempfile::tempfile().expect("a descriptor"));
+        assert!(seats[1].hand(socket()).is_ok(), "it has not heard it yet");
+        let call = || std::pin::pin!(seats[1].call()).poll(&mut Task::from_waker(std::task::Waker::noop()));
+        assert!(matches!(call(), Poll::Ready(Call::Handed(sockets)) if sockets.len() == 1));
+        assert!(matches!(call(), Poll::Ready(Call::Drain { gently: true })));
+        assert!(seats[1].hand(socket()).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! A worker's seat: what the others may know of it, and how they reach it.
 //!
 //! Connections are counted in an atomic of the worker's own; a handed-over socket waits behind a lock that is taken for
-//! nothing else.
+//! nothing else, and none is taken any more once the worker has been told to finish and has heard it.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -17,8 +17,16 @@ pub struct Seat {
     draining: AtomicBool,
     gently: AtomicBool,
     news: AtomicBool,
-    handed: Mutex<Vec<OwnedFd>>,
+    handed: Mutex<Handed>,
     waker: Mutex<Option<Waker>>,
+}
+
+/// What others have left for the worker.
+#[derive(Debug, Default)]
+struct Handed {
+    sockets: Vec<OwnedFd>,
+    /// The worker does not look any more.
+    is_closed: bool,
 }
 
 /// Counts one connection while it lives.
@@ -49,10 +57,19 @@ impl Seat {
         self.connections.load(Relaxed)
     }
 
-    /// Hands a connection to this worker.
-    pub fn hand(&self, socket: OwnedFd) {
-        self.handed.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    /// Hands a connection to this worker; gives it back when the worker does not look any more.
+    ///
+    /// # Errors
+    /// The socket.
+    pub fn hand(&self, socket: OwnedFd) -> Result<(), OwnedFd> {
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        if handed.is_closed {
+            return Err(socket);
+        }
+        handed.sockets.push(socket);
+        drop(handed);
         self.wake();
+        Ok(())
     }
 
     /// Has the worker look at what is new.
@@ -77,15 +94,18 @@ impl Seat {
     pub async fn call(&self) -> Call {
         std::future::poll_fn(|context| {
             *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
-            let handed = std::mem::take(&mut *self.handed.lock().unwrap_or_else(PoisonError::into_inner));
-            if !handed.is_empty() {
-                return Poll::Ready(Call::Handed(handed));
+            let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            if !handed.sockets.is_empty() {
+                return Poll::Ready(Call::Handed(std::mem::take(&mut handed.sockets)));
             }
             if self.news.swap(false, Acquire) {
                 return Poll::Ready(Call::News);
             }
             match self.draining.load(Acquire) {
-                true => Poll::Ready(Call::Drain { gently: self.gently.load(Relaxed) }),
+                true => {
+                    handed.is_closed = true;
+                    Poll::Ready(Call::Drain { gently: self.gently.load(Relaxed) })
+                }
                 false => Poll::Pending,
             }
         })

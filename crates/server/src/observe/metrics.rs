@@ -53,6 +53,7 @@ pub fn render(status: &Value, format: Format) -> String {
     counters(&mut page, status);
     connections(&mut page, status);
     cache(&mut page, &status["cache"]);
+    memory(&mut page, &status["memory"]);
     helpers(&mut page, &status["helpers"]);
     turns(&mut page, status);
     page.gauge(
@@ -126,6 +127,15 @@ fn cache(page: &mut Page, cache: &Value) {
     page.gauge("amped_cache_size_bytes", "Memory in use by cached files.", &cache["bytes"]);
     page.gauge("amped_cache_limit_bytes", "What cached files may use.", &cache["budget"]);
     page.gauge("amped_cache_entries", "Files and absences in memory.", &cache["entries"]);
+}
+
+fn memory(page: &mut Page, memory: &Value) {
+    page.gauge("amped_memory_used_bytes", "Resident memory that no file backs.", &memory["used"]);
+    page.gauge(
+        "amped_memory_limit_bytes",
+        "The least limit on it: the control group's or the machine's; 0: none known.",
+        &memory["limit"],
+    );
 }
 
 fn helpers(page: &mut Page, helpers: &Value) {

@@ -145,7 +145,7 @@ fn key(address: IpAddr) -> u128 {
     }
 }
 
-/// Addresses that can be remembered at a time: 32,768, in 2 MB.
+/// Addresses that can be remembered at a time: 32,768, in a little over 1 MB.
 const SETS: usize = 4096;
 const WAYS: usize = 8;
 const TOKEN: u32 = 1000;

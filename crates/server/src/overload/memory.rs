@@ -21,8 +21,17 @@ impl Memory {
 
     /// The part of the limit that is in use, from 0 to 1.
     pub fn pressure(&self) -> f32 {
-        let used = machine_file("/proc/self/statm").and_then(|text| own_pages(&text));
-        used.map_or(0.0, |pages| (pages * PAGE) as f32 / self.limit as f32)
+        self.used() as f32 / self.limit as f32
+    }
+
+    /// Bytes in use; 0 where the system does not say.
+    pub fn used(&self) -> u64 {
+        machine_file("/proc/self/statm").and_then(|text| own_pages(&text)).map_or(0, |pages| pages * PAGE)
+    }
+
+    /// Bytes that may be used, if the system says.
+    pub fn limit(&self) -> Option<u64> {
+        (self.limit < u64::MAX).then_some(self.limit)
     }
 }
 

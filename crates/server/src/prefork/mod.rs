@@ -233,13 +233,13 @@ impl Member {
     }
 }
 
-/// Adds a process's numbers to those of others: sums, the greater of two times, lists one after the other.
+/// Adds a process's numbers to those of others: sums, the greater of two times or limits, lists one after the other.
 fn add(sum: &mut Value, more: Value) {
     match (sum, more) {
         (Value::Object(sum), Value::Object(more)) => {
             for (name, more) in more {
                 match sum.get_mut(&name) {
-                    Some(present) if name.ends_with("_us") => {
+                    Some(present) if name.ends_with("_us") || name == "limit" => {
                         *present = present.as_u64().max(more.as_u64()).into();
                     }
                     Some(present) => add(present, more),

@@ -47,6 +47,8 @@ pub struct Child {
     pub is_mute: bool,
     /// It obeys orders and speaks of itself. The parent of a pool knows signals only, since it may start no thread.
     pub converses: bool,
+    /// What it was told to exchange and has not answered.
+    owed: u32,
     channel: Channel,
 }
 
@@ -120,8 +122,8 @@ impl Child {
     pub fn known(process: process::Child, channel: Channel, state: State, converses: bool) -> Self {
         let now = Instant::now();
         let served_since = (state != State::Starting).then_some(now);
-        let (limit, silence, is_mute) = (None, Duration::ZERO, false);
-        Self { process, state, since: now, served_since, limit, silence, is_mute, converses, channel }
+        let (limit, silence, is_mute, owed) = (None, Duration::ZERO, false, 0);
+        Self { process, state, since: now, served_since, limit, silence, is_mute, owed, converses, channel }
     }
 
     /// Enters a state.
@@ -153,11 +155,20 @@ impl Child {
     ///
     /// # Errors
     /// In words: it does not listen.
-    pub fn exchange(&self, text: &str, order: Order, added: &Sockets) -> Result<(), String> {
+    pub fn exchange(&mut self, text: &str, order: Order, added: &Sockets) -> Result<(), String> {
         let failed = |error| format!("the server process does not listen: {error}");
         let text = memory_file(text.as_bytes()).map_err(failed)?;
         let descriptors: Vec<_> = [text.as_fd()].into_iter().chain(added.parts().2).collect();
-        message::send(&self.channel, order, &descriptors).map_err(failed)
+        message::send(&self.channel, order, &descriptors).map_err(failed)?;
+        self.owed += 1;
+        Ok(())
+    }
+
+    /// It has answered an `exchange`; whether that is the last one it was told. It does them one after the other.
+    pub fn has_answered(&mut self) -> bool {
+        let is_last = self.owed == 1;
+        self.owed = self.owed.saturating_sub(1);
+        is_last
     }
 
     /// Has it finish what it is sending.

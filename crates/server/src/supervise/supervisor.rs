@@ -365,26 +365,34 @@ impl Supervisor {
             Report::Stuck(what) => self.is_stuck(id, &what),
             Report::Ready(luggage) if self.children[at].state == State::Starting => self.has_become_ready(at, luggage),
             Report::Ready(_) => {}
-            Report::Reloaded(outcome) => {
-                if self.task.as_ref().is_some_and(|task| task.limit.is_some()) {
-                    self.end_task(outcome.map(|()| "reloaded".into()));
-                }
+            Report::Reloaded(outcome) if self.is_awaited(at) => self.end_task(outcome.map(|()| "reloaded".into())),
+            Report::Reloaded(Ok(())) => {
+                say!(
+                    "amped: server {id} has reloaded after all, long after that was given up; another process is to serve"
+                );
+                self.ask(Request::Renew, None);
             }
+            Report::Reloaded(Err(_)) => {}
             // One that drains serves nothing new any more.
             Report::Outgrown(why) if self.children[at].state == State::Ready => {
                 say!("amped: {why}; another process is to serve it");
                 self.ask(Request::Renew, None);
             }
             Report::Outgrown(_) => {}
-            Report::Unable(why) => {
-                if let Some(task) = self.task.as_mut().filter(|task| task.limit.is_some()) {
-                    (task.limit, task.hindrance) = (None, Some(why));
-                    if let Err(why) = self.spawn_next() {
-                        self.end_task(Err(why));
-                    }
+            Report::Unable(why) if self.is_awaited(at) => {
+                let task = self.task.as_mut().expect("awaited");
+                (task.limit, task.hindrance) = (None, Some(why));
+                if let Err(why) = self.spawn_next() {
+                    self.end_task(Err(why));
                 }
             }
+            Report::Unable(_) => {}
         }
+    }
+
+    /// Whether what this server process has answered is what is being waited for, not something that was given up before.
+    fn is_awaited(&mut self, at: usize) -> bool {
+        self.children[at].has_answered() && self.task.as_ref().is_some_and(|task| task.limit.is_some())
     }
 
     /// A server process accepts connections: the others are not needed any more.

@@ -63,21 +63,25 @@ impl Accepting {
 
     /// Lets go of every address but these. The kernel begins no more connections there. One of which it knows that says nothing
     /// yet is accepted after a second (`Listener::defer`), so that is how long it goes on; closing the socket resets whatever is left.
-    pub fn only(&self, addresses: &[SocketAddr]) {
-        let mut listeners = self.listeners.borrow_mut();
-        for listener in listeners.extract_if(.., |listener| !addresses.contains(&listener.address())) {
-            let runtime = Rc::clone(self.context.runtime());
+    pub fn only(self: &Rc<Self>, addresses: &[SocketAddr]) {
+        let gone = |listener: &&Rc<Listener>| !addresses.contains(&listener.address());
+        for listener in self.listeners.borrow().iter().filter(gone) {
             // Where the kernel does not take it, one that comes at the last moment is reset.
             let _ = listener.shut();
+            let (this, listener) = (Rc::clone(self), Rc::downgrade(listener));
             self.context.runtime().spawn(async move {
-                runtime.sleep(DEFERRED).await;
-                listener.stop();
+                this.context.runtime().sleep(DEFERRED).await;
+                // Not there any more: all are being stopped, after the same time.
+                if let Some(listener) = listener.upgrade() {
+                    listener.stop();
+                    this.listeners.borrow_mut().retain(|one| !Rc::ptr_eq(one, &listener));
+                }
             });
         }
     }
 
     /// Accepts what has come, and no more. Where nobody else accepts (`Sockets::leave`) that is also who has connected and says
-    /// nothing yet.
+    /// nothing yet; not so where one connection is served at a time, and what is queued may be more than can be served.
     pub async fn stop(&self) {
         self.one_by_one.stop();
         let runtime = self.context.runtime();
@@ -124,6 +128,6 @@ impl OneByOne {
     }
 }
 
-/// How long TCP_DEFER_ACCEPT keeps a silent connection, and a little.
-const DEFERRED: Duration = Duration::from_millis(1100);
+/// How long TCP_DEFER_ACCEPT keeps a silent connection: a second, a round trip, and a little.
+const DEFERRED: Duration = Duration::from_millis(1300);
 const INTERVAL: Duration = Duration::from_millis(1);

@@ -32,6 +32,7 @@ use crate::converse::Context;
 use crate::listen::{self, Reception, Seat, seat::Call};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
+use crate::overload::memory::Memory;
 use crate::overload::{Clients, Gate};
 use crate::route::Router;
 
@@ -58,6 +59,8 @@ pub struct Shared {
     pub max_connections: usize,
     /// What one client may have, if that is limited.
     pub clients: Option<Arc<Clients>>,
+    /// What memory there is.
+    pub memory: Memory,
 }
 
 /// What is served, by one plan: a reload makes another one of these.
@@ -144,7 +147,8 @@ async fn work(shared: Arc<Shared>, context: Rc<Context>, reception: Rc<Reception
     let accepting = Rc::new(Accepting::new(&context, &reception));
     accepting.start(sockets);
     if !context.answers().plan().serves_one_by_one() {
-        context.runtime().spawn_vital(watch::watch(Rc::clone(&context), Rc::clone(&reception), Rc::clone(&accepting)));
+        let watch = watch::watch(Rc::clone(&context), Rc::clone(&reception), Rc::clone(&accepting), shared.memory);
+        context.runtime().spawn_vital(watch);
     }
     flush_log(&context);
     let seat = &reception.seats[reception.place];

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
-use amped_runtime::process;
+use amped_runtime::{process, say};
 
 use super::confine::{self, Confined};
 use super::sockets::Sockets;
@@ -22,6 +22,7 @@ use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
 use crate::observe::{admin, report};
 use crate::overload::Clients;
+use crate::overload::memory::Memory;
 use crate::route::Router;
 
 /// What there must be before the first thread: sockets that listen, open folders, error pages.
@@ -146,6 +147,7 @@ impl Prepared {
             driver: self.chosen.kind,
             max_connections: max_connections(&plan),
             clients: Clients::new(&plan.clients),
+            memory: Memory::new(),
             plan,
         });
         let (threads, readings) = start_workers(&shared, theirs)?;
@@ -182,11 +184,11 @@ impl Server {
 
     /// Serves by another plan from now on, one that `can_exchange` allows. Connections stay, and requests under way end as they
     /// began; what memory holds stays where its route does. `addresses` are all that are listened on; those that are not among
-    /// them are left once their queues are empty. Waits for the disk and for every worker.
+    /// them are left once their queues are empty. Waits for the disk and for every worker; one that is stuck takes over when it comes
+    /// out of its turn, and this is said.
     ///
     /// # Errors
-    /// In words, and then nothing has changed: a folder that cannot be opened, an error page that is not there. Or a worker has
-    /// not answered, and takes over when it can.
+    /// In words, and then nothing has changed: a folder that cannot be opened, an error page that is not there.
     pub fn exchange(&self, plan: Plan, addresses: &[SocketAddr], added: Sockets) -> Result<(), String> {
         let _alone = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
         added.reset(plan.limits.dead_peer_timeout)?;
@@ -212,17 +214,20 @@ impl Server {
         let theirs = added.for_workers(&served.plan)?;
         *self.served() = Arc::clone(&served);
         let (sender, done) = channel();
-        for ((seat, changes), added) in self.shared.seats.iter().zip(&self.shared.changes).zip(theirs) {
+        let seats = self.shared.seats.iter().zip(&self.shared.changes).zip(theirs);
+        // Who drains looks at nothing new.
+        for ((seat, changes), added) in seats.filter(|((seat, _), _)| !seat.is_draining()) {
             let (served, _done) = (Arc::clone(&served), sender.clone());
             let change = Change { served, addresses: addresses.map(<[_]>::to_vec), added, _done };
             changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
             seat.nudge();
         }
         drop(sender);
-        match done.recv_timeout(PATIENCE) {
-            Err(RecvTimeoutError::Timeout) => Err("a worker is stuck and has not taken the new plan over yet".into()),
-            _ => Ok(()),
+        if let Err(RecvTimeoutError::Timeout) = done.recv_timeout(PATIENCE) {
+            // The others serve by it already, so to call it refused would be wrong.
+            say!("amped: a worker is stuck; it takes over what has changed when it comes out of its turn");
         }
+        Ok(())
     }
 
     fn served(&self) -> MutexGuard<'_, Arc<Served>> {
@@ -303,6 +308,7 @@ impl Status {
                 "budget": self.shared.plan.cache_bytes,
                 "entries": self.shared.shelf.entries(),
             },
+            "memory": { "used": self.shared.memory.used(), "limit": self.shared.memory.limit() },
             "helpers": {
                 "threads": helpers.threads, "busy": helpers.busy, "stuck": helpers.stuck, "queued": helpers.queued,
                 "ran": helpers.ran, "refused": helpers.refused, "dropped": helpers.dropped,

@@ -20,8 +20,7 @@ use crate::overload::{Pressure, Step};
 type Queue = (Weak<Listener>, Backlog);
 
 /// Watches until the task is dropped, whatever is listened on by then.
-pub async fn watch(context: Rc<Context>, reception: Rc<Reception>, accepting: Rc<Accepting>) {
-    let memory = Memory::new();
+pub async fn watch(context: Rc<Context>, reception: Rc<Reception>, accepting: Rc<Accepting>, memory: Memory) {
     let mut queues: Vec<Queue> = Vec::new();
     let (mut pressure, mut accepted, mut panics) = (Pressure::default(), context.counters.accepted.get(), 0);
     for look in 0u64.. {

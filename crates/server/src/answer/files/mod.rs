@@ -237,7 +237,7 @@ impl Files {
                 Some(loaded) if worth_keeping => return Found::Now(self.keep(&key, loaded, known)),
                 Some(loaded) => return Found::Now(Shelf::pass(loaded, self.runtime.clock().ticks())),
                 None => {
-                    self.missed_at.set(Some(self.runtime.clock().ticks()));
+                    self.note_miss();
                     self.counters.not_in_memory.add(1);
                 }
             }
@@ -254,6 +254,11 @@ impl Files {
     /// Whether files have been found not to be in memory lately: then others may be leaving it.
     pub fn is_disk_in_use(&self) -> bool {
         self.missed_at.get().is_some_and(|missed| self.runtime.clock().ticks() - missed < DISK_IN_USE_MS)
+    }
+
+    /// Something was not in memory.
+    fn note_miss(&self) {
+        self.missed_at.set(Some(self.runtime.clock().ticks()));
     }
 
     fn ask_helper(

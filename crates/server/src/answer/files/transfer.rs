@@ -17,6 +17,7 @@ use amped_runtime::Sleep;
 use amped_runtime::disk::{Ability, Class, Helpers, Job, Place, UNIT, is_resident, stamp};
 use amped_runtime::net::Stream;
 
+use super::Files;
 use super::entry::FileContent;
 use super::window::{Carried, Window};
 use crate::config::choice::DiskMode;
@@ -66,8 +67,8 @@ pub struct Means<'a> {
     pub budget: &'a Budget,
     /// Deep queues for fast readers are memory that is short now.
     pub trims: bool,
-    /// Files come into memory, so others leave it: what was seen there a moment ago may be gone.
-    pub is_disk_in_use: bool,
+    /// Who knows whether files come into memory, so that others leave it: what was seen there a moment ago may be gone.
+    pub files: &'a Files,
 }
 
 impl Budget {
@@ -140,7 +141,7 @@ impl Transfer {
             self.content.check_version()?;
         }
         let looked = self.looked.replace(now);
-        let remembered = if means.is_disk_in_use { Duration::ZERO } else { REMEMBERED };
+        let remembered = if means.files.is_disk_in_use() { Duration::ZERO } else { REMEMBERED };
         if looked.is_none_or(|looked| looked != now && now - looked >= remembered)
             && self.has_gone(means, share as usize)
         {
@@ -183,7 +184,7 @@ impl Transfer {
         }
         let start = self.warm_until.max(self.left.start);
         let window = self.window_at(start);
-        let job = self.warming.get_or_insert_with(|| self.content.warm_by(means.helpers, start, window));
+        let job = self.warming.get_or_insert_with(|| self.content.warm_by(means, start, window));
         let outcome = ready!(Pin::new(job).poll(context));
         self.warming = None;
         let Ok(warmed) = outcome else {
@@ -219,7 +220,9 @@ impl Transfer {
         let now = runtime.clock().now();
         let look = || match means.mode {
             DiskMode::Inline => most,
-            DiskMode::Amped if file.place() == Place::Own => file.warm_until(mount, start..most, now),
+            DiskMode::Amped if file.place() == Place::Own => {
+                file.warm_until(mount, start..most, now, !means.files.is_disk_in_use())
+            }
             DiskMode::Amped | DiskMode::Helpers => start,
         };
         let end = runtime.meter().timed("disk: is the window in memory", look);
@@ -240,7 +243,7 @@ impl Transfer {
         }
         if !self.look_ahead(means) && ahead > 0 && ahead * 2 <= self.window_at(self.left.start) as u64 {
             let window = self.window_at(self.warm_until);
-            self.warming = Some(self.content.warm_by(means.helpers, self.warm_until, window));
+            self.warming = Some(self.content.warm_by(means, self.warm_until, window));
         }
     }
 
@@ -252,10 +255,13 @@ impl Transfer {
 }
 
 impl FileContent {
-    fn warm_by(&self, helpers: &Helpers, start: u64, window: usize) -> Job<io::Result<Window>> {
+    fn warm_by(&self, means: Means<'_>, start: u64, window: usize) -> Job<io::Result<Window>> {
         let content = self.clone();
+        if self.file.place() == Place::Own {
+            means.files.note_miss();
+        }
         // The client has been promised the rest: a new request is refused rather than this.
-        helpers.submit_in(super::folder(&self.root), Class::Essential, move || {
+        means.helpers.submit_in(super::folder(&self.root), Class::Essential, move || {
             let warmed = Window::bring(&content.file, start, window)?;
             content.check_version()?;
             Ok(warmed)
