@@ -178,11 +178,13 @@ fn judgement(resource: &Resource, points: &[Point]) -> String {
     let peak = points.iter().map(|point| point.goodput).fold(0.0, f64::max);
     let worst = |of: fn(&Point) -> f64| loaded.iter().map(of).fold(0.0, f64::max);
     let mut said = format!(
-        "amped, {}: at {} times the capacity {:.2} of its best rate of answers 200; their 99th percentile {} at its worst, {} without load",
+        "amped, {}: at {} times the capacity {:.2} of its best rate of answers 200; their 99th percentile {} at its worst, {} at {} times, {} without load",
         resource.name(),
         last.offered,
         last.goodput / peak.max(1.0),
         millis(worst(|point| point.p99)),
+        millis(loaded[0].p99),
+        loaded[0].offered,
         millis(alone.p99),
     );
     if last.refused > 0.0 {
@@ -200,11 +202,10 @@ fn judgement(resource: &Resource, points: &[Point]) -> String {
 fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> Result<Vec<Point>> {
     let list = files.list(200_000)?;
     let list = format!("--urls {}", list.display());
-    let time = lab.pick(4, 10);
     match resource {
         Resource::Memory | Resource::Connections => {
             let running = subject.serve(lab, &corpus::tail()?, "64MB", None)?;
-            steps(lab, &running, resource, &list, time, None)
+            steps(lab, &running, resource, &list, lab.pick(4, 10), None)
         }
         Resource::Disk => {
             let spindles = Spindles::mount(files.root(), ARMS)?;
@@ -216,7 +217,8 @@ fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> 
             spindles.take(A_READ);
             let running = subject.serve(lab, files.root(), "32MB", Some(&scarce))?;
             let hot = running.url(files.first());
-            steps(lab, &running, resource, &list, time, Some(&hot))
+            // A few hundred answers a second: in ten seconds chance alone makes a tenth.
+            steps(lab, &running, resource, &list, lab.pick(4, 30), Some(&hot))
         }
     }
 }

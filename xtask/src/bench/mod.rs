@@ -8,7 +8,7 @@ pub mod client;
 mod cold;
 pub mod corpus;
 mod idle;
-mod load;
+pub mod load;
 pub mod machine;
 pub mod meter;
 mod namespace;

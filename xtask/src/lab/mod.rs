@@ -14,6 +14,8 @@ mod c10k;
 mod calls;
 #[path = "../../../bench/lab/flash.rs"]
 mod flash;
+#[path = "../../../bench/lab/generators.rs"]
+mod generators;
 #[path = "../../../bench/lab/idle.rs"]
 mod idle;
 #[path = "../../../bench/lab/inversion.rs"]
@@ -66,6 +68,7 @@ const EXPERIMENTS: &[(&str, Experiment)] = &[
     ("c10k", c10k::run),
     ("pipelining", pipelining::run),
     ("calls", calls::run),
+    ("generators", generators::run),
     ("overload", overload::run),
     ("slow", slow::run),
     ("restarts", restarts::run),
@@ -135,6 +138,7 @@ const NEEDS: &[Need] = &[
     need("chrt", "util-linux"),
     need("setpriv", "util-linux"),
     need("strace", "strace"),
+    need("wrk", "wrk"),
     need("losetup", "mount"),
     need("mkfs.ext4", "e2fsprogs"),
 ];
@@ -149,6 +153,7 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   c10k        a connection for each 512 bytes; thousands of modems at once
   pipelining  requests in one write, and what one gathered send saves
   calls       system calls per request, by driver
+  generators  amped-lab and wrk against the same nginx
   overload    more is asked for than can be done: from memory, by new connections, from the disk
   slow        10,000 slow clients of each kind, and a normal one beside them
   restarts    reloads, upgrades and kill -9 while somebody asks
