@@ -165,8 +165,8 @@ fn beside(lab: &Lab, subject: &Subject, kind: &Kind, root: &Path) -> Result<Seen
     let slow = slow.interrupt()?;
     Ok(Seen {
         alone: alone.latency_ms("p99"),
-        beside: median(beside.into_iter()),
-        elsewhere: median(elsewhere.into_iter()),
+        beside: median(beside),
+        elsewhere: median(elsewhere),
         failures: errors,
         bytes_each: grown as f64 / f64::from(CLIENTS),
         busy,
