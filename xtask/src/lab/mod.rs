@@ -159,7 +159,7 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   restarts    reloads, upgrades and kill -9 while somebody asks
   soak        twenty minutes of everything at once: is memory flat, does anything fail?
 
-  --quick        shorter points, all within a quarter of an hour
+  --quick        fewer and shorter points
   --no-install   say what is missing instead of installing it
 
 flash, inversion, store and overload limit memory and disk with control groups (version 1) and need root. Results: docs/lab/.";
