@@ -1,9 +1,8 @@
 //! The open loop's schedule: when each request is due, whatever the server does, and who sends it.
 //!
 //! Request k is due at `start + k / rate`, or after a random gap (Poisson arrivals). A connection with room takes the next due
-//! one; when none has room, requests wait and their latency runs, until `Load::take_open` gives them up.
-//! So a server that stalls is charged for every request it
-//! delayed: there is no coordinated omission (Tene, "How NOT to measure latency", 2013). Idle connections are woken in turn.
+//! one; when none has room, requests wait and their latency runs, until `Load::take_open` gives them up. So a server that stalls is
+//! charged for every request it delayed: there is no coordinated omission (Tene, "How NOT to measure latency", 2013). Idle connections are woken in turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -366,13 +366,14 @@ impl Supervisor {
             Report::Ready(luggage) if self.children[at].state == State::Starting => self.has_become_ready(at, luggage),
             Report::Ready(_) => {}
             Report::Reloaded(outcome) if self.is_awaited(at) => self.end_task(outcome.map(|()| "reloaded".into())),
-            Report::Reloaded(Ok(())) => {
+            // One that drains has been replaced, by one that serves what was asked for.
+            Report::Reloaded(Ok(())) if self.children[at].state == State::Ready => {
                 say!(
                     "amped: server {id} has reloaded after all, long after that was given up; another process is to serve"
                 );
                 self.ask(Request::Renew, None);
             }
-            Report::Reloaded(Err(_)) => {}
+            Report::Reloaded(_) => {}
             // One that drains serves nothing new any more.
             Report::Outgrown(why) if self.children[at].state == State::Ready => {
                 say!("amped: {why}; another process is to serve it");

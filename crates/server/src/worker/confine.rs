@@ -137,15 +137,9 @@ impl fmt::Display for Confined {
 }
 
 /// What a program looks at of itself: its stack when something goes wrong, with the names that its file has, the number of its
-/// processors, how much memory there is and how it is granted.
-const OWN: &[&str] = &[
-    "/proc/self",
-    "/proc/self/exe",
-    "/proc/meminfo",
-    "/proc/sys/vm/overcommit_memory",
-    "/sys/devices/system/cpu",
-    "/sys/fs/cgroup",
-];
+/// processors, how memory is granted.
+const OWN: &[&str] =
+    &["/proc/self", "/proc/self/exe", "/proc/sys/vm/overcommit_memory", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
 /// What `config::user` reads; passwords are elsewhere.
 const USERS: &[&str] = &["/etc/passwd", "/etc/group"];
 

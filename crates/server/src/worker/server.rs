@@ -136,6 +136,8 @@ impl Prepared {
         let plan = Arc::clone(&self.served.plan);
         let mut theirs = self.sockets.for_workers(&plan)?;
         let sockets = theirs.split_off(plan.workers.min(theirs.len())).into_iter().flatten().collect();
+        // A sandbox shuts what says it.
+        let memory = Memory::new();
         let confined = confine::confine(&plan)?;
         let shared = Arc::new(Shared {
             served: Mutex::new(Arc::new(self.served)),
@@ -147,7 +149,7 @@ impl Prepared {
             driver: self.chosen.kind,
             max_connections: max_connections(&plan),
             clients: Clients::new(&plan.clients),
-            memory: Memory::new(),
+            memory,
             plan,
         });
         let (threads, readings) = start_workers(&shared, theirs)?;

@@ -127,7 +127,8 @@ impl Sockets {
     }
 
     /// `keep`, for all who share the sockets: nobody connects any more to those that are let go of, and whoever else holds them
-    /// answers those who have (threads and processes that serve one connection at a time answer no more than they have room for). Those of somebody else are never let go of: a plan keeps what was given.
+    /// answers those who have (threads and processes that serve one connection at a time answer no more than they have room for).
+    /// Those of somebody else are never let go of: a plan keeps what was given.
     pub fn leave(&mut self, plan: &Plan) {
         // Where the kernel does not take it, one that comes at the last moment is reset.
         self.part(plan).iter().for_each(|socket| drop(Listener::ignore_newcomers(socket, true)));
@@ -223,7 +224,8 @@ fn queues(plan: &Plan) -> usize {
 fn explain(address: SocketAddr, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program listens there, or this one still does for a moment, if a reload has just taken the address away: choose another port with --listen, or try again"
+            "; another program listens there: choose another port with --listen (or this one does for a moment more, \
+             if a reload has just taken the address away: try again)"
         }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)",
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
