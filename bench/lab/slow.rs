@@ -1,6 +1,5 @@
 //! Slow clients: ten thousand that send a head, or a body, a byte at a time, or read at a modem's pace. What does a normal client beside them see,
-//! and what does each of them cost? Ten thousand clients keep the machine busy as well, so the same normal client also asks another server on
-//! the same core that has nothing else to do: what that one sees is the machine's.
+//! and what does each of them cost?
 
 use std::io::Result;
 use std::path::Path;
@@ -11,8 +10,7 @@ use super::figure::Figure;
 use super::measure::{Subject, from_many_addresses};
 use super::plot::{Axis, Line, Plot};
 use crate::bench::corpus;
-use crate::bench::report::{count, median, millis};
-use crate::bench::server::Running;
+use crate::bench::report::{count, millis};
 
 /// Runs it.
 ///
@@ -31,13 +29,12 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         for (at, kind) in KINDS.iter().enumerate() {
             match beside(lab, &subject, kind, &root) {
                 Ok(seen) => {
-                    points.push((at as f64 + 1.0, seen.beside / seen.elsewhere));
+                    points.push((at as f64 + 1.0, seen.beside / seen.alone));
                     if subject.name().starts_with("amped") || kind.name == "readers" {
                         said.push(format!(
-                            "{}, {}: {:.2} and {:.2} times, {} bytes each",
+                            "{}, {}: {:.2} times, {} bytes each",
                             subject.name(),
                             kind.name,
-                            seen.beside / seen.elsewhere,
                             seen.beside / seen.alone,
                             count(seen.bytes_each)
                         ));
@@ -46,9 +43,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
                         format!("{}, {}", kind.name, subject.name()),
                         millis(seen.alone),
                         millis(seen.beside),
-                        millis(seen.elsewhere),
                         format!("{:.2}", seen.beside / seen.alone),
-                        format!("{:.2}", seen.beside / seen.elsewhere),
                         count(seen.failures),
                         count(seen.bytes_each),
                         format!("{:.0}%", seen.busy * 100.0),
@@ -66,17 +61,16 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         about: format!(
             "{CLIENTS} clients at a time. Heads: a request of about 60 bytes, a byte a second, again and again: it is never whole \
              within the 10 s that servers give it. Bodies: a head at once, a body of 2,000 bytes likewise. Readers: 1 MB at 28.8 kbit/s. A normal client beside them asks 200 times a \
-             second for 512 bytes, first alone, then beside them, in turn with another server on the same core that serves nobody else (amped); the middle ones of {} runs. Memory: growth of the server's proportional memory for each \
-             slow client. The load generator shares the normal client's core and lets it go first (SCHED_FIFO).",
+             second for 512 bytes, first alone; the middle one of {} runs. It asks from the server's core, which has little to do, and goes first there (SCHED_FIFO): the slow clients' generator \
+             fills its own. Memory: growth of the server's proportional memory for each slow client.",
             lab.pick(ONE_RUN, RUNS)
         ),
         shows: format!(
-            "A normal client's 99th percentile beside the slow ones, by what another server's client sees meanwhile and by that alone; the \
-             server's memory: {}.",
+            "A normal client's 99th percentile beside the slow ones, by that alone; the server's memory: {}.",
             said.join("; ")
         ),
         plots: vec![Plot {
-            title: "The 99th percentile, by another server's".into(),
+            title: "The 99th percentile, by that alone".into(),
             x: Axis::linear("1 heads, 2 bodies, 3 readers"),
             y: Axis::log("times"),
             lines: high,
@@ -85,9 +79,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
             "slow clients, server",
             "p99 alone",
             "p99 beside",
-            "elsewhere",
             "by alone",
-            "by elsewhere",
             "failed",
             "bytes each",
             "busy",
@@ -121,8 +113,6 @@ struct Kind {
 struct Seen {
     alone: f64,
     beside: f64,
-    /// The same client's, of another server meanwhile.
-    elsewhere: f64,
     failures: f64,
     bytes_each: f64,
     /// The part of a core that the server used.
@@ -133,14 +123,11 @@ struct Seen {
 
 fn beside(lab: &Lab, subject: &Subject, kind: &Kind, root: &Path) -> Result<Seen> {
     let running = subject.serve(lab, root, "64MB", None)?;
-    let other = Subject::amped("the other", "workers = 1\n").serve(lab, root, "64MB", None)?;
     let time = lab.pick("3s", "6s");
-    let normal = |of: &Running| format!("{} -c 1 --rate 200 -d {time} --timeout 20s", of.url("/small"));
-    for server in [&running, &other] {
-        lab.load(&format!("{} -c 1 --rate 200 -d 500ms", server.url("/small")))?;
-    }
+    let normal = |time: &str| format!("{} -c 1 --rate 200 -d {time} --timeout 20s", running.url("/small"));
     let probes = lab.pick(ONE_RUN, RUNS);
-    let alone = lab.probe(&normal(&running), probes)?;
+    lab.load(&normal("500ms"))?;
+    let alone = lab.probe_beside_server(&normal(time), probes)?;
     let family = running.family();
     let memory = family.proportional_bytes();
     let slow = lab.start_load(&format!(
@@ -153,21 +140,13 @@ fn beside(lab: &Lab, subject: &Subject, kind: &Kind, root: &Path) -> Result<Seen
     std::thread::sleep(Duration::from_secs(SETTLING));
     let grown = family.proportional_bytes().saturating_sub(memory);
     let (began, processor) = (Instant::now(), family.cpu_seconds());
-    let (mut errors, mut beside, mut elsewhere) = (alone.errors(), Vec::new(), Vec::new());
-    for _ in 0..probes {
-        for (server, seen) in [(&running, &mut beside), (&other, &mut elsewhere)] {
-            let answers = lab.probe(&normal(server), 1)?;
-            errors += answers.errors();
-            seen.push(answers.latency_ms("p99"));
-        }
-    }
+    let beside = lab.probe_beside_server(&normal(time), probes)?;
     let busy = (family.cpu_seconds() - processor) / began.elapsed().as_secs_f64();
     let slow = slow.interrupt()?;
     Ok(Seen {
         alone: alone.latency_ms("p99"),
-        beside: median(beside),
-        elsewhere: median(elsewhere),
-        failures: errors,
+        beside: beside.latency_ms("p99"),
+        failures: alone.errors() + beside.errors(),
         bytes_each: grown as f64 / f64::from(CLIENTS),
         busy,
         given_up: slow.errors(),

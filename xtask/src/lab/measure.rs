@@ -12,7 +12,7 @@ use super::Lab;
 use crate::bench::cgroup::Scarce;
 use crate::bench::peers::{self, Place};
 use crate::bench::server::Running;
-use crate::bench::{LOAD_CORE, corpus};
+use crate::bench::{LOAD_CORE, SERVER_CORE, corpus};
 
 /// A server to be compared.
 #[derive(Clone)]
@@ -121,23 +121,36 @@ impl Lab {
     /// # Errors
     /// It failed: its own words.
     pub fn probe(&self, words: &str, times: usize) -> Result<Answers> {
+        self.probe_from(LOAD_CORE, words, times)
+    }
+
+    /// A probe on the server's core, for a load that fills its own: there even the kernel keeps whoever goes first waiting, for the
+    /// packets of a core go through one queue (`ksoftirqd`, in slices of milliseconds).
+    ///
+    /// # Errors
+    /// It failed: its own words.
+    pub fn probe_beside_server(&self, words: &str, times: usize) -> Result<Answers> {
+        self.probe_from(SERVER_CORE, words, times)
+    }
+
+    fn probe_from(&self, core: &str, words: &str, times: usize) -> Result<Answers> {
         let first = Command::new("chrt").args(["--fifo", "1", "true"]).status().is_ok_and(|status| status.success());
         let before: &[&str] = if first { &["chrt", "--fifo", "1"] } else { &[] };
         let mut runs = Vec::new();
         for _ in 0..times {
-            runs.push(self.start(before, words)?.wait()?);
+            runs.push(self.start(core, before, words)?.wait()?);
         }
         runs.sort_by(|a, b| a.latency_ms("p99").total_cmp(&b.latency_ms("p99")));
         Ok(runs.swap_remove(times / 2))
     }
 
     pub fn start_load(&self, words: &str) -> Result<Load> {
-        self.start(&[], words)
+        self.start(LOAD_CORE, &[], words)
     }
 
-    fn start(&self, before: &[&str], words: &str) -> Result<Load> {
+    fn start(&self, core: &str, before: &[&str], words: &str) -> Result<Load> {
         let child = Command::new("taskset")
-            .args(["-c", LOAD_CORE])
+            .args(["-c", core])
             .args(before)
             .args(["setpriv", "--pdeathsig", "TERM"])
             .arg(&self.load)

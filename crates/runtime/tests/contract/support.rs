@@ -202,7 +202,7 @@ fn watched(kind: Kind, body: impl FnOnce() + Send + 'static) {
 }
 
 /// How long a test may take before it counts as hanging.
-fn patience() -> Duration {
+pub fn patience() -> Duration {
     PATIENCE * slowness()
 }
 

@@ -19,6 +19,7 @@ on_every_driver!(
     nothing_is_lost_by_a_deadline,
     idle_streams_are_ended_and_busy_ones_not,
     sleepers_wake_in_order_and_not_early,
+    waits_that_end_together_do_not_end_in_one_turn,
     sleepers_that_are_given_up_cost_nothing,
     a_sleep_for_ever_sleeps,
     an_alarm_rings_once_and_not_early,
@@ -177,6 +178,32 @@ async fn sleepers_wake_in_order_and_not_early(runtime: Rc<Runtime>) {
         soon(&runtime, "every sleeper", task).await;
     }
     assert_eq!(*order.borrow(), [0, 10, 40, 63, 64, 65, 70, 100, 130]);
+}
+
+/// Whoever is served meanwhile waits for a few of them, not for all.
+async fn waits_that_end_together_do_not_end_in_one_turn(runtime: Rc<Runtime>) {
+    const MANY: u32 = 1000;
+    let ended = Rc::new(Cell::new(0u32));
+    let mut tasks = Vec::new();
+    for _ in 0..MANY {
+        let (ended, sleeping) = (Rc::clone(&ended), Rc::clone(&runtime));
+        tasks.push(task(&runtime, async move {
+            sleeping.sleep(SHORT).await;
+            ended.set(ended.get() + 1);
+        }));
+    }
+    let (mut before, mut most) = (0, 0);
+    let began = Instant::now();
+    while before < MANY {
+        assert!(began.elapsed() < patience(), "{before} of {MANY} have ended");
+        yield_now().await;
+        most = most.max(ended.get() - before);
+        before = ended.get();
+    }
+    assert!((1..=8).contains(&most), "{most} in one turn");
+    for task in tasks {
+        soon(&runtime, "every sleeper", task).await;
+    }
 }
 
 async fn sleepers_that_are_given_up_cost_nothing(runtime: Rc<Runtime>) {
