@@ -87,9 +87,10 @@ fn measure(lab: &Lab, subject: &Subject, files: &Files, share: u32) -> Result<Po
     let url = running.url("/");
     lab.load(&format!("{} -c 4 -d 500ms --rate {PROBE}", running.url(files.first())))?;
     let others = lab.start_load(&format!(
-        "{url} -c 48 -d {}s --rate {OTHERS} --urls {} --mix {mix} --timeout 20s",
+        "{url} -c 48 -d {}s --rate {OTHERS} --urls {} --mix {mix} --timeout {}",
         PROBES as u32 * time + 4,
-        list.display()
+        list.display(),
+        lab.pick("5s", "20s")
     ))?;
     std::thread::sleep(std::time::Duration::from_secs(2));
     let probe = format!("{} -c 4 -d {time}s --rate {PROBE} --timeout 20s", running.url(files.first()));

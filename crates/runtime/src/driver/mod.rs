@@ -166,6 +166,18 @@ impl Engine {
     fn over(selector: Selector) -> Self {
         Self::Readiness(Readiness::new(selector))
     }
+
+    /// How many waits a turn may end because their time is up. Deadlines crowd: ten thousand clients that came together and send nothing
+    /// are answered 408 and closed together, which takes 75 ms or more, and a request that came meanwhile waited for 60 to 160 ms
+    /// (measured; 0.3 now). So few, because each leaves io_uring a send, a cancellation and two last completions, of which one call
+    /// handles no more than 20 (IO_LOCAL_TW_DEFAULT_MAX, io_uring.c): with 32 a turn the request's own completion waited behind those.
+    fn most_ended(&self) -> usize {
+        match self {
+            // A turn costs as much as the descriptors are many, so there are to be fewer of them.
+            Self::Readiness(readiness) if readiness.selector.looks_at_all() => 64,
+            Self::Readiness(_) | Self::Uring(_) | Self::Blocking(_) => 4,
+        }
+    }
 }
 
 impl Driver {
@@ -503,13 +515,13 @@ impl Driver {
         }
     }
 
-    /// Lets what is due by `now` (ticks) come up, but ends at most `MAX_ENDED` waits: the others have their turn right after this one, and
-    /// whoever the network wakes in between goes first.
+    /// Lets what is due by `now` (ticks) come up, but ends only so many waits (`most_ended`): the others have their turn right after this
+    /// one, and whoever the network wakes in between goes first.
     pub(crate) fn expire(&mut self, now: u64) {
         self.now = now;
         self.wheel.advance(now, |key| self.due.push_back(key));
-        let mut ended = 0;
-        while ended < MAX_ENDED
+        let (mut ended, most) = (0, self.engine.most_ended());
+        while ended < most
             && let Some(key) = self.due.pop_front()
         {
             let is_over =
@@ -611,10 +623,5 @@ fn closed() -> io::Error {
 
 /// Marks a wheel's key as a sleeper's; a source's packed token leaves the bit free.
 const SLEEPER: u64 = 1 << 63;
-/// Waits that a turn ends because their time is up. Deadlines crowd: ten thousand clients that came together and send nothing are
-/// answered 408 and closed together, which takes 75 ms or more, and a request that came meanwhile waited for 60 to 160 ms (measured; 0.3
-/// now). So few, because each leaves io_uring a send, a cancellation and two last completions, of which one call handles no more
-/// than 20 (IO_LOCAL_TW_DEFAULT_MAX, io_uring.c): with 32 a turn the request's own completion waited behind those.
-const MAX_ENDED: usize = 4;
 /// The longest deadline, 20 days: `Tick` compares rightly up to 24.
 const MAX_DELAY: u32 = 20 * 24 * 3600 * 1000;

@@ -85,6 +85,11 @@ impl Selector {
         }
     }
 
+    /// Whether a wait looks at every descriptor, whatever has happened.
+    pub(crate) fn looks_at_all(&self) -> bool {
+        matches!(self, Self::Poll(_) | Self::Select(_))
+    }
+
     /// How often the kernel had to drop reports, which a look at everything made good.
     pub(crate) fn overflows(&self) -> u64 {
         match self {
