@@ -84,7 +84,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
     Ok(Figure {
         title: "The C10K page's two tests".into(),
         about: "Test one: 512 bytes, a connection for each request, 64 at a time. Test two: clients at 28.8 kbit/s with small receive buffers, all \
-                downloading 28,800 bytes again and again (8 s each), and one fast client that asks 100 times a second. Memory: growth of the \
+                downloading 28,800 bytes again and again (8 s each), and one fast client that asks 100 times a second, from the server's core: the modems' generator fills its own. Memory: growth of the \
                 server's proportional memory for each modem."
             .into(),
         shows: format!(
@@ -129,7 +129,9 @@ struct Seen {
 /// Test two.
 fn modems(lab: &Lab, subject: &Subject, root: &std::path::Path, clients: u32) -> Result<Seen> {
     let running = subject.serve(lab, root, "64MB", None)?;
-    let fast = |time: &str| lab.probe(&format!("{} -c 1 --rate 100 -d {time} --timeout 20s", running.url("/512")), 1);
+    let fast = |time: &str| {
+        lab.probe_beside_server(&format!("{} -c 1 --rate 100 -d {time} --timeout 20s", running.url("/512")), 1)
+    };
     fast("500ms")?;
     let family = running.family();
     let (memory, processor) = (family.proportional_bytes(), family.cpu_seconds());

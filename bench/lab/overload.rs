@@ -3,7 +3,7 @@
 //! connection for each request; the disk, while a probe asks for a file in memory.
 
 use std::io::Result;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Lab;
 use super::figure::Figure;
@@ -11,28 +11,53 @@ use super::measure::{Answers, Files, Subject};
 use super::plot::{Axis, Line, Plot};
 use crate::bench::cgroup::{Scarce, drop_caches};
 use crate::bench::corpus;
-use crate::bench::report::{count, millis};
+use crate::bench::report::{count, median, millis};
 use crate::bench::server::Running;
 use crate::bench::spindles::Spindles;
 
-/// Runs it.
+/// Runs it for the loop, with and without a connection for each request.
+///
+/// # Errors
+/// The files could not be made.
+pub fn run(lab: &Lab) -> Result<Figure> {
+    let about = format!(
+        "Capacity: a closed loop of 64 connections. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load; the offers take turns, and the middle ones of {} \
+         runs are shown. `{}`: 100 files in memory, 64 keep-alive connections. `{}`: the same, a connection each, 256 at a time. {FROM_SENDING}",
+        lab.pick(1, ROUNDS),
+        Resource::Memory.name(),
+        Resource::Connections.name(),
+    );
+    figure(lab, "Overload", about, &[Resource::Memory, Resource::Connections])
+}
+
+/// Runs it for the disk.
 ///
 /// # Errors
 /// No control groups here, or the files could not be made.
-pub fn run(lab: &Lab) -> Result<Figure> {
+pub fn of_the_disk(lab: &Lab) -> Result<Figure> {
+    let about = format!(
+        "Capacity: a closed loop of 16 connections. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load: what is in memory is by then what it was under \
+         load. Any of 200,000 files with {} MB of memory and a disk of {ARMS} arms that take {A_READ:?} for a read, 1,000 connections, while a probe asks 500 times a second for a file in memory; amped with 4 \
+         helpers and `disk_delay = \"10ms\"`. {FROM_SENDING}",
+        MEMORY >> 20
+    );
+    figure(lab, "A drowned disk", about, &[Resource::Disk])
+}
+
+fn figure(lab: &Lab, title: &str, about: String, resources: &[Resource]) -> Result<Figure> {
     let files = Files::tail()?;
     let mut notes = Vec::new();
     let mut rows = Vec::new();
     let mut plots = Vec::new();
     let mut said = Vec::new();
-    for resource in [Resource::Memory, Resource::Connections, Resource::Disk] {
+    for resource in resources {
         let mut lines = Vec::new();
         for subject in subjects(lab) {
-            match measure(lab, &resource, &subject, &files) {
+            match measure(lab, resource, &subject, &files) {
                 Ok(points) => {
-                    rows.extend(points.iter().map(|point| point.row(&resource, &subject)));
+                    rows.extend(points.iter().map(|point| point.row(resource, &subject)));
                     if subject.name() == "amped" {
-                        said.push(judgement(&resource, &points));
+                        said.push(judgement(resource, &points));
                     }
                     let goodput = points.iter().filter(|point| point.offered >= STEPS[0]);
                     let goodput = goodput.map(|point| (point.offered, point.goodput)).collect();
@@ -50,18 +75,8 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         });
     }
     Ok(Figure {
-        title: "Overload".into(),
-        about: format!(
-            "Capacity: a closed loop of 64 connections, for the disk 16. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load: what is in memory is by \
-             then what it was under load. `{}`: 100 files in memory, 64 keep-alive connections. `{}`: the same, a connection each, 256 at a time. `{}`: \
-             any of 200,000 files with {} MB of memory and a disk of {ARMS} arms that take {A_READ:?} for a read, 1,000 connections, while a probe asks \
-             500 times a second for a file in memory; amped with 4 helpers and `disk_delay = \"10ms\"`. Latencies count from sending: what waited for a connection inside the load generator is the generator's. It \
-             has one core as the server has; what it did send is in the table.",
-            Resource::Memory.name(),
-            Resource::Connections.name(),
-            Resource::Disk.name(),
-            MEMORY >> 20
-        ),
+        title: title.into(),
+        about,
         shows: said.join(" "),
         plots,
         columns: [
@@ -76,6 +91,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
             "refused p50",
             "failed",
             "hit's p99",
+            "busy",
         ]
         .map(String::from)
         .into(),
@@ -133,11 +149,13 @@ struct Point {
     failed: f64,
     /// The probe's 99th percentile, where there is one.
     hit: Option<f64>,
+    /// The part of a core that the server used.
+    busy: f64,
 }
 
 impl Point {
     /// `seconds` is for how long requests were due; the last of them are answered later.
-    fn new(offered: f64, rate: f64, seconds: f64, answers: &Answers, hit: Option<f64>) -> Self {
+    fn new((offered, rate): (f64, f64), seconds: f64, answers: &Answers, hit: Option<f64>, busy: f64) -> Self {
         let refused = answers.figure("/errors/status");
         Self {
             offered,
@@ -150,6 +168,25 @@ impl Point {
             refused_p50: answers.figure("/refused_ms/p50"),
             failed: answers.errors() - refused,
             hit,
+            busy,
+        }
+    }
+
+    /// The middle ones of what was seen with the same offer.
+    fn middle(points: &[Self]) -> Self {
+        let middle = |of: fn(&Self) -> f64| median(points.iter().map(of));
+        Self {
+            offered: middle(|point| point.offered),
+            rate: middle(|point| point.rate),
+            answered: middle(|point| point.answered),
+            goodput: middle(|point| point.goodput),
+            p50: middle(|point| point.p50),
+            p99: middle(|point| point.p99),
+            refused: middle(|point| point.refused),
+            refused_p50: middle(|point| point.refused_p50),
+            failed: middle(|point| point.failed),
+            hit: points[0].hit.map(|_| middle(|point| point.hit.unwrap_or(0.0))),
+            busy: middle(|point| point.busy),
         }
     }
 
@@ -167,6 +204,7 @@ impl Point {
             some(self.refused > 0.0, millis(self.refused_p50)),
             count(self.failed),
             self.hit.map_or_else(|| "–".into(), millis),
+            format!("{:.0}%", self.busy * 100.0),
         ]
     }
 }
@@ -205,7 +243,8 @@ fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> 
     match resource {
         Resource::Memory | Resource::Connections => {
             let running = subject.serve(lab, &corpus::tail()?, "64MB", None)?;
-            steps(lab, &running, resource, &list, lab.pick(4, 10), None)
+            // The machine is faster at some times than at others: the offers take turns.
+            steps(lab, &running, resource, &list, (lab.pick(1, ROUNDS), 4), None)
         }
         Resource::Disk => {
             let spindles = Spindles::mount(files.root(), ARMS)?;
@@ -218,7 +257,7 @@ fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> 
             let running = subject.serve(lab, files.root(), "32MB", Some(&scarce))?;
             let hot = running.url(files.first());
             // A few hundred answers a second: in ten seconds chance alone makes a tenth.
-            steps(lab, &running, resource, &list, lab.pick(4, 30), Some(&hot))
+            steps(lab, &running, resource, &list, (1, lab.pick(4, 30)), Some(&hot))
         }
     }
 }
@@ -228,7 +267,7 @@ fn steps(
     running: &Running,
     resource: &Resource,
     list: &str,
-    time: u32,
+    (rounds, time): (usize, u32),
     hot: Option<&str>,
 ) -> Result<Vec<Point>> {
     let url = running.url("/");
@@ -237,31 +276,45 @@ fn steps(
     let closed = resource.words(true);
     let closed = lab.load(&format!("{url} {list} {closed} -d {time}s --warm-up {warm_up}s --timeout 30s"))?;
     let capacity = (closed.requests() - closed.figure("/errors/status")) / closed.figure("/seconds").max(0.001);
-    let mut points = Vec::new();
-    for offered in [lab.pick(&[1.0, 8.0][..], &STEPS), &[UNLOADED]].concat() {
-        let rate = (offered * capacity).max(1.0).round();
-        let words =
-            format!("{url} {list} {} -d {time}s --warm-up 3s --rate {rate} --timeout 2s", resource.words(false));
-        let load = lab.start_load(&words)?;
-        let hit = match hot {
-            Some(hot) => {
-                std::thread::sleep(Duration::from_millis(3500));
-                let probe = lab.probe(&format!("{hot} -c 4 --rate 500 -d {}s --timeout 20s", time - 2), 1)?;
-                Some(probe.latency_ms("p99"))
-            }
-            None => None,
-        };
-        points.push(Point::new(offered, rate, f64::from(time), &load.wait()?, hit));
-        // What an overload has left behind is gone: connections, queues.
-        std::thread::sleep(Duration::from_secs(1));
+    let offers = [lab.pick(&[1.0, 8.0][..], &STEPS), &[UNLOADED]].concat();
+    let (settling, patience) = if hot.is_some() { (3, 2) } else { (1, 1) };
+    let mut seen: Vec<Vec<Point>> = offers.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for (offered, points) in offers.iter().zip(&mut seen) {
+            let rate = (offered * capacity).max(1.0).round();
+            let load = lab.start_load(&format!(
+                "{url} {list} {} -d {time}s --warm-up {settling}s --rate {rate} --timeout {patience}s",
+                resource.words(false)
+            ))?;
+            std::thread::sleep(Duration::from_millis(settling * 1000 + 500));
+            let (family, began) = (running.family(), Instant::now());
+            let processor = family.cpu_seconds();
+            let hit = match hot {
+                Some(hot) => {
+                    let probe = lab.probe(&format!("{hot} -c 4 --rate 500 -d {}s --timeout 20s", time - 2), 1)?;
+                    Some(probe.latency_ms("p99"))
+                }
+                None => {
+                    std::thread::sleep(Duration::from_secs(u64::from(time) - 1));
+                    None
+                }
+            };
+            let busy = (family.cpu_seconds() - processor) / began.elapsed().as_secs_f64();
+            points.push(Point::new((*offered, rate), f64::from(time), &load.wait()?, hit, busy));
+            // What an overload has left behind is gone: connections, queues.
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
-    Ok(points)
+    Ok(seen.iter().map(|points| Point::middle(points)).collect())
 }
 
 /// One for each arm: where latency is what counts, nothing is to wait inside the disk (docs/overload.md).
 const AMPED: &str = "workers = 1\nhelpers = 4\n[overload]\ndisk_delay = \"10ms\"\n";
+const FROM_SENDING: &str = "Latencies count from sending: what waited for a connection inside the load generator is the generator's. It has one core as \
+                            the server has; what it did send is in the table, and what the server was busy with it.";
 const UNLOADED: f64 = 0.1;
 const STEPS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+const ROUNDS: usize = 3;
 const ARMS: u32 = 4;
 const A_READ: Duration = Duration::from_millis(4);
 /// Page cache included.

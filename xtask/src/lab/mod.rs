@@ -70,6 +70,7 @@ const EXPERIMENTS: &[(&str, Experiment)] = &[
     ("calls", calls::run),
     ("generators", generators::run),
     ("overload", overload::run),
+    ("drowned", overload::of_the_disk),
     ("slow", slow::run),
     ("restarts", restarts::run),
     ("soak", soak::run),
