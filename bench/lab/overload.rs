@@ -135,6 +135,7 @@ impl Resource {
 }
 
 /// What was seen with one offer.
+#[derive(Default)]
 struct Point {
     /// Times the capacity.
     offered: f64,
@@ -198,8 +199,8 @@ impl Point {
             count(self.rate),
             count(self.answered),
             count(self.goodput),
-            millis(self.p50),
-            millis(self.p99),
+            some(self.answered > 0.0, millis(self.p50)),
+            some(self.answered > 0.0, millis(self.p99)),
             count(self.refused),
             some(self.refused > 0.0, millis(self.refused_p50)),
             count(self.failed),
@@ -300,7 +301,13 @@ fn steps(
                 }
             };
             let busy = (family.cpu_seconds() - processor) / began.elapsed().as_secs_f64();
-            points.push(Point::new((*offered, rate), f64::from(time), &load.wait()?, hit, busy));
+            points.push(match load.wait() {
+                Ok(answers) => Point::new((*offered, rate), f64::from(time), &answers, hit, busy),
+                Err(error) if error.to_string().contains("no request was answered") => {
+                    Point { offered: *offered, rate, hit, busy, ..Point::default() }
+                }
+                Err(error) => return Err(error),
+            });
             // What an overload has left behind is gone: connections, queues.
             std::thread::sleep(Duration::from_secs(1));
         }

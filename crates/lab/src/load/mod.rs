@@ -226,15 +226,8 @@ impl Load {
     /// grows without end, and nothing that is answered would be of the time that is measured.
     fn take_open(&self, now: Instant) -> Option<Instant> {
         let schedule = self.schedule.as_ref()?;
-        let mut given_up = 0;
-        let taken = loop {
-            match schedule.take(now) {
-                Some(intended) if now.saturating_duration_since(intended) >= self.plan.timeout => {
-                    given_up += u64::from(intended >= self.measured_from.get());
-                }
-                taken => break taken,
-            }
-        };
+        let given_up = now.checked_sub(self.plan.timeout).map_or(0, |then| schedule.give_up(then));
+        let taken = schedule.take(now);
         if given_up > 0 {
             self.stats.borrow_mut().main.counts.errors.add(Failure::Timeout, given_up);
         }
