@@ -108,13 +108,13 @@ fn amped_lab(lab: &Lab, url: &str) -> Result<Seen> {
     })
 }
 
-/// Processor time of the children that have ended: cutime and cstime of proc_pid_stat(5), in hundredths of a second.
+/// Processor time of the children that have ended: cutime and cstime of proc_pid_stat(5), in clock ticks.
 fn children_cpu_seconds() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();
     let ticks: Vec<f64> = fields.split(' ').skip(13).take(2).filter_map(|field| field.parse().ok()).collect();
     match ticks[..] {
-        [user, system] => Ok((user + system) / 100.0),
+        [user, system] => Ok((user + system) / rustix::param::clock_ticks_per_second() as f64),
         _ => Err(Error::other("/proc/self/stat has no times")),
     }
 }

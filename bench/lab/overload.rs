@@ -1,6 +1,6 @@
 //! Overload: what is served, and how fast, when more is asked for than can be done? An open loop offers from half to eight times what the
 //! server can do; a closed loop cannot overload anything. Three resources run out: the loop, with files in memory; the loop again, with a
-//! connection for each request; the disk, while a probe asks for a file in memory.
+//! connection for each request (`overload`); the disk, while a probe asks for a file in memory (`drowned`).
 
 use std::io::Result;
 use std::time::{Duration, Instant};
@@ -304,7 +304,8 @@ fn steps(
             points.push(match load.wait() {
                 Ok(answers) => Point::new((*offered, rate), f64::from(time), &answers, hit, busy),
                 Err(error) if error.to_string().contains("no request was answered") => {
-                    Point { offered: *offered, rate, hit, busy, ..Point::default() }
+                    let failed = rate * f64::from(time);
+                    Point { offered: *offered, rate, failed, hit, busy, ..Point::default() }
                 }
                 Err(error) => return Err(error),
             });

@@ -155,7 +155,8 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   pipelining  requests in one write, and what one gathered send saves
   calls       system calls per request, by driver
   generators  amped-lab and wrk against the same nginx
-  overload    more is asked for than can be done: from memory, by new connections, from the disk
+  overload    more is asked for than can be done: from memory, and by new connections
+  drowned     more is asked for than the disk can do, and what a file in memory waits meanwhile
   slow        10,000 slow clients of each kind, and a normal one beside them
   restarts    reloads, upgrades and kill -9 while somebody asks
   soak        twenty minutes of everything at once: is memory flat, does anything fail?
@@ -163,7 +164,7 @@ cargo xtask lab [EXPERIMENT...] [OPTIONS]
   --quick        fewer and shorter points
   --no-install   say what is missing instead of installing it
 
-flash, inversion, store and overload limit memory and disk with control groups (version 1) and need root. Results: docs/lab/.";
+flash, inversion, store and drowned limit memory and disk with control groups (version 1) and need root. Results: docs/lab/.";
 
 #[cfg(test)]
 mod tests {

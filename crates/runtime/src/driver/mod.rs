@@ -170,7 +170,7 @@ impl Engine {
     /// How many waits a turn may end because their time is up. Deadlines crowd: ten thousand clients that came together and send nothing
     /// are answered 408 and closed together, which takes 75 ms or more, and a request that came meanwhile waited for 60 to 160 ms
     /// (measured; 0.3 now). So few, because each leaves io_uring a send, a cancellation and two last completions, of which one call
-    /// handles no more than 20 (IO_LOCAL_TW_DEFAULT_MAX, io_uring.c): with 32 a turn the request's own completion waited behind those.
+    /// handles about 20 (IO_LOCAL_TW_DEFAULT_MAX, io_uring.c): with 32 a turn the request's own completion waited behind those.
     fn most_ended(&self) -> usize {
         match self {
             // A turn costs as much as the descriptors are many, so there are to be fewer of them.
