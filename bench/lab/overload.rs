@@ -22,9 +22,12 @@ use crate::bench::spindles::Spindles;
 pub fn run(lab: &Lab) -> Result<Figure> {
     let about = format!(
         "Capacity: a closed loop of 64 connections. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load; the offers take turns, and the middle ones of {} \
-         runs are shown. `{}`: 100 files in memory, 64 keep-alive connections. `{}`: the same, a connection each, 256 at a time. {FROM_SENDING}",
+         runs ({} of the peers) are shown. `{}`: 100 files in memory, 64 keep-alive connections, heads as long as a browser's ({} bytes); amped also writes an access log, to /dev/null: without it \
+         the generator's core is full before amped's is. `{}`: the same files with short heads and without a log, a connection each, 256 at a time. {FROM_SENDING}",
         lab.pick(1, ROUNDS),
+        lab.pick(1, ROUNDS_OF_PEERS),
         Resource::Memory.name(),
+        BROWSER.len(),
         Resource::Connections.name(),
     );
     figure(lab, "Overload", about, &[Resource::Memory, Resource::Connections])
@@ -52,7 +55,7 @@ fn figure(lab: &Lab, title: &str, about: String, resources: &[Resource]) -> Resu
     let mut said = Vec::new();
     for resource in resources {
         let mut lines = Vec::new();
-        for subject in subjects(lab) {
+        for subject in subjects(lab, resource) {
             match measure(lab, resource, &subject, &files) {
                 Ok(points) => {
                     rows.extend(points.iter().map(|point| point.row(resource, &subject)));
@@ -100,10 +103,12 @@ fn figure(lab: &Lab, title: &str, about: String, resources: &[Resource]) -> Resu
     })
 }
 
-fn subjects(lab: &Lab) -> Vec<Subject> {
+fn subjects(lab: &Lab, resource: &Resource) -> Vec<Subject> {
+    let log = if matches!(resource, Resource::Memory) { LOGGING } else { "" };
+    let amped = Subject::amped("amped", &format!("{log}{AMPED}"));
     let peers = lab.pick(&[][..], &["nginx", "lighttpd"]);
     let peers = peers.iter().map(|name| Subject::Peer(name));
-    std::iter::once(Subject::amped("amped", AMPED)).chain(peers).collect()
+    std::iter::once(amped).chain(peers).collect()
 }
 
 /// What there is too little of.
@@ -123,13 +128,16 @@ impl Resource {
     }
 
     /// Words for amped-lab, by whether it is to find the capacity.
-    fn words(&self, closed: bool) -> &'static str {
+    fn words(&self, closed: bool) -> String {
         match (self, closed) {
-            (Self::Memory, _) => "-c 64 --mix 100%:100",
-            (Self::Connections, true) => "-c 64 --close --mix 100%:100",
-            (Self::Connections, false) => "-c 256 --close --mix 100%:100",
-            (Self::Disk, true) => "-c 16 --uniform",
-            (Self::Disk, false) => "-c 1000 --uniform",
+            (Self::Memory, _) => {
+                let fields = BROWSER.lines().map(|line| format!(" --header {line}"));
+                format!("-c 64 --mix 100%:100{}", fields.collect::<String>())
+            }
+            (Self::Connections, true) => "-c 64 --close --mix 100%:100".into(),
+            (Self::Connections, false) => "-c 256 --close --mix 100%:100".into(),
+            (Self::Disk, true) => "-c 16 --uniform".into(),
+            (Self::Disk, false) => "-c 1000 --uniform".into(),
         }
     }
 }
@@ -162,7 +170,7 @@ impl Point {
             offered,
             rate,
             answered: answers.requests() / seconds,
-            goodput: (answers.requests() - refused) / seconds,
+            goodput: answers.good() / seconds,
             p50: answers.figure("/service_ms/p50"),
             p99: answers.figure("/service_ms/p99"),
             refused: refused / seconds,
@@ -244,8 +252,9 @@ fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> 
     match resource {
         Resource::Memory | Resource::Connections => {
             let running = subject.serve(lab, &corpus::tail()?, "64MB", None)?;
-            // The machine is faster at some times than at others: the offers take turns.
-            steps(lab, &running, resource, &list, (lab.pick(1, ROUNDS), 4), None)
+            // The machine is faster at some times than at others: the offers take turns, short ones.
+            let rounds = if subject.name() == "amped" { ROUNDS } else { ROUNDS_OF_PEERS };
+            steps(lab, &running, resource, &list, lab.pick((1, 4), (rounds, 2)), None)
         }
         Resource::Disk => {
             let spindles = Spindles::mount(files.root(), ARMS)?;
@@ -276,7 +285,7 @@ fn steps(
     let warm_up = if hot.is_some() { lab.pick(20, 90) } else { 2 };
     let closed = resource.words(true);
     let closed = lab.load(&format!("{url} {list} {closed} -d {time}s --warm-up {warm_up}s --timeout 30s"))?;
-    let capacity = (closed.requests() - closed.figure("/errors/status")) / closed.figure("/seconds").max(0.001);
+    let capacity = closed.good() / closed.figure("/seconds").max(0.001);
     let offers = [lab.pick(&[1.0, 8.0][..], &STEPS), &[UNLOADED]].concat();
     let (settling, patience) = if hot.is_some() { (3, 2) } else { (1, 1) };
     let mut seen: Vec<Vec<Point>> = offers.iter().map(|_| Vec::new()).collect();
@@ -318,11 +327,26 @@ fn steps(
 
 /// One for each arm: where latency is what counts, nothing is to wait inside the disk (docs/overload.md).
 const AMPED: &str = "workers = 1\nhelpers = 4\n[overload]\ndisk_delay = \"10ms\"\n";
+const LOGGING: &str = "access_log = \"/dev/null\"\n";
+/// What a browser sends beside the first line and Host, a field a line; without spaces, which divide amped-lab's words here.
+const BROWSER: &str = "\
+User-Agent:Mozilla/5.0(X11;Linux-x86_64;rv:128.0)Gecko/20100101,Firefox/128.0
+Accept:text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8
+Accept-Language:de,en-US;q=0.7,en;q=0.3
+Accept-Encoding:gzip,deflate,br,zstd
+Referer:http://127.0.0.1/a/page/of/this/site.html
+Cookie:session=0123456789abcdef0123456789abcdef0123456789abcdef;theme=dark;consent=necessary%2Cstatistics
+Upgrade-Insecure-Requests:1
+Sec-Fetch-Dest:document
+Sec-Fetch-Mode:navigate
+Sec-Fetch-Site:same-origin
+Sec-Fetch-User:?1";
 const FROM_SENDING: &str = "Latencies count from sending: what waited for a connection inside the load generator is the generator's. It has one core as \
                             the server has; what it did send is in the table, and what the server was busy with it.";
 const UNLOADED: f64 = 0.1;
 const STEPS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
+const ROUNDS_OF_PEERS: usize = 3;
 const ARMS: u32 = 4;
 const A_READ: Duration = Duration::from_millis(4);
 /// Page cache included.

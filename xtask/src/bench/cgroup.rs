@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Groups, that of the memory first, removed again on drop: the processes in them must be gone by then.
 pub struct Scarce {
     groups: Vec<PathBuf>,
+    /// Whose reads are limited and counted, `MAJOR:MINOR`.
+    disk: Option<String>,
 }
 
 impl Scarce {
@@ -19,10 +21,31 @@ impl Scarce {
     /// # Errors
     /// No version 1 groups here, not root, or a file system without a block device of its own.
     pub fn new(memory: u64, reads: u32, directory: &Path) -> Result<Self> {
-        let disk = disk_of(directory)?;
-        let scarce = Self::grouped(&["memory", "blkio"], memory)?;
-        write(&scarce.groups[1].join("blkio.throttle.read_iops_device"), &format!("{disk} {reads}"))?;
+        let mut scarce = Self::grouped(&["memory", "blkio"], memory)?;
+        scarce.disk = Some(disk_of(directory)?);
+        scarce.limit_reads(reads)?;
         Ok(scarce)
+    }
+
+    /// So many reads a second from now on; with 0, as many as the disk can do.
+    ///
+    /// # Errors
+    /// The group has gone.
+    pub fn limit_reads(&self, reads: u32) -> Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        write(&self.groups[1].join("blkio.throttle.read_iops_device"), &format!("{disk} {reads}"))
+    }
+
+    /// Reads of the disk so far.
+    ///
+    /// # Errors
+    /// The group has gone.
+    pub fn reads(&self) -> Result<u64> {
+        let Some(disk) = &self.disk else { return Ok(0) };
+        let counted = fs::read_to_string(self.groups[1].join("blkio.throttle.io_serviced"))?;
+        let start = format!("{disk} Read ");
+        let reads = counted.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok());
+        Ok(reads.unwrap_or(0))
     }
 
     /// `memory` bytes of memory, page cache included, and a disk as it is.
@@ -34,7 +57,8 @@ impl Scarce {
     }
 
     fn grouped(kinds: &[&str], memory: u64) -> Result<Self> {
-        let scarce = Self { groups: kinds.iter().map(|kind| Path::new(CGROUPS).join(kind).join(NAME)).collect() };
+        let groups = kinds.iter().map(|kind| Path::new(CGROUPS).join(kind).join(NAME)).collect();
+        let scarce = Self { groups, disk: None };
         for group in &scarce.groups {
             let parent = group.parent().expect("a group lies in its kind's folder");
             if !parent.join("tasks").exists() {

@@ -28,7 +28,16 @@ pub struct Spindles {
     place: PathBuf,
     below: PathBuf,
     surface: Option<BackgroundSession>,
-    nanoseconds: Arc<AtomicU64>,
+    pace: Arc<Pace>,
+}
+
+/// What all arms have in common.
+#[derive(Default)]
+struct Pace {
+    /// For each read.
+    nanoseconds: AtomicU64,
+    /// Done so far.
+    reads: AtomicU64,
 }
 
 impl Spindles {
@@ -38,7 +47,7 @@ impl Spindles {
     /// Not root, no /dev/fuse, no loop device left; a tool's own words.
     pub fn mount(root: &Path, arms: u32) -> Result<Self> {
         let image = image_of(root)?;
-        let nanoseconds = Arc::new(AtomicU64::new(0));
+        let pace = Arc::new(Pace::default());
         let below = corpus::home()?.join("spindles");
         let place = corpus::home()?.join("spindles-files");
         for folder in [&below, &place] {
@@ -46,8 +55,8 @@ impl Spindles {
             let _ = unmount(folder, UnmountFlags::DETACH);
             fs::create_dir_all(folder)?;
         }
-        let surface = spin(&image, arms, &nanoseconds, &below)?;
-        let spindles = Self { place, below, surface: Some(surface), nanoseconds };
+        let surface = spin(&image, arms, &pace, &below)?;
+        let spindles = Self { place, below, surface: Some(surface), pace };
         let losetup = ["--find", "--show", "--read-only", "--direct-io=on"];
         let device = said(Command::new("losetup").args(losetup).arg(spindles.below.join(NAME)))?;
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOATIME;
@@ -65,7 +74,12 @@ impl Spindles {
 
     /// How long an arm takes for a read, of up to 1 MB, from now on.
     pub fn take(&self, time: Duration) {
-        self.nanoseconds.store(time.as_nanos() as u64, Relaxed);
+        self.pace.nanoseconds.store(time.as_nanos() as u64, Relaxed);
+    }
+
+    /// Reads so far.
+    pub fn reads(&self) -> u64 {
+        self.pace.reads.load(Relaxed)
     }
 }
 
@@ -99,19 +113,19 @@ fn image_of(root: &Path) -> Result<PathBuf> {
 }
 
 /// Starts the arms and mounts the surface below which they are.
-fn spin(image: &Path, arms: u32, time: &Arc<AtomicU64>, place: &Path) -> Result<BackgroundSession> {
+fn spin(image: &Path, arms: u32, pace: &Arc<Pace>, place: &Path) -> Result<BackgroundSession> {
     let image = Arc::new(File::open(image)?);
     let size = image.metadata()?.len();
     let mut config = Config::default();
     config.mount_options = vec![MountOption::RO, MountOption::FSName("amped-spindles".into())];
-    let (time, place) = (Arc::clone(time), place.to_owned());
+    let (pace, place) = (Arc::clone(pace), place.to_owned());
     // Threads are on the core of whoever starts them; the server's is not to be disturbed.
     let start = move || {
         pin()?;
         let arm = |_| {
             let (sender, reads) = channel();
-            let (image, time) = (Arc::clone(&image), Arc::clone(&time));
-            std::thread::spawn(move || move_arm(&image, &time, &reads));
+            let (image, pace) = (Arc::clone(&image), Arc::clone(&pace));
+            std::thread::spawn(move || move_arm(&image, &pace, &reads));
             sender
         };
         let surface = Surface { size, arms: (0..arms).map(arm).collect() };
@@ -127,11 +141,12 @@ fn pin() -> Result<()> {
 }
 
 /// Reads one after the other, each as long as a read takes.
-fn move_arm(image: &File, time: &AtomicU64, reads: &Receiver<Read>) {
+fn move_arm(image: &File, pace: &Pace, reads: &Receiver<Read>) {
     let mut memory = Vec::new();
     let mut free = Instant::now();
     for read in reads {
-        free = free.max(Instant::now()) + Duration::from_nanos(time.load(Relaxed));
+        free = free.max(Instant::now()) + Duration::from_nanos(pace.nanoseconds.load(Relaxed));
+        pace.reads.fetch_add(1, Relaxed);
         memory.resize(read.size as usize, 0);
         let outcome = image.read_exact_at(&mut memory, read.offset);
         std::thread::sleep(free.saturating_duration_since(Instant::now()));

@@ -39,6 +39,14 @@ impl Subject {
         Self::amped(name, &format!("driver = \"{name}\"\nworkers = 1\n"))
     }
 
+    /// The same with more lines in its configuration, if it is amped.
+    pub fn with(mut self, more: &str) -> Self {
+        if let Self::Amped { lines, .. } = &mut self {
+            lines.push_str(more);
+        }
+        self
+    }
+
     pub fn name(&self) -> &str {
         match self {
             Self::Amped { name, .. } => name,
@@ -198,6 +206,11 @@ impl Answers {
 
     pub fn per_second(&self) -> f64 {
         self.figure("/rates/requests_per_second")
+    }
+
+    /// Answers that were no refusals, in all.
+    pub fn good(&self) -> f64 {
+        self.requests() - self.figure("/errors/status")
     }
 
     pub fn errors(&self) -> f64 {

@@ -1,25 +1,23 @@
 //! Helpers: a bounded pool of threads for whatever can block, shared by all loops.
 //!
 //! Jobs wait in one queue, first in first out. When the queue is a standing one (`codel`) or half full the newest go first,
-//! because the oldest have waited so long that their clients are likely to give up anyway; who has waited too long is refused,
-//! and who cannot be served in time is refused at once; when it is full the oldest is refused, so a newcomer always has a
-//! chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one
-//! thread of their own, so that helpers held by a dead disk do not hold them too.
+//! because the oldest have waited so long that their clients are likely to give up anyway; one that others ask for too counts as new. Who
+//! has waited too long is refused, and who cannot be served in time is refused at once; when it is full the oldest is refused, so a
+//! newcomer always has a chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a
+//! queue and one thread of their own, so that helpers held by a dead disk do not hold them too.
 //!
 //! A helper whose job takes more than a second counts as stuck. A folder with half of the helpers stuck in it gets no more of
 //! them, and stuck ones are replaced, up to as many as there were: a dead mount starves nobody else.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::codel::Codel;
+use super::job::{Job, Work};
 use crate::clock;
 use crate::meter::{BUCKETS, bucket};
 
@@ -38,16 +36,6 @@ pub enum Class {
     Sheddable,
     /// Memory answers meanwhile; small and quick unless the disk is in trouble.
     Urgent,
-}
-
-/// The job was not run: the queue was full, or it panicked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
-
-/// A job's result, to be awaited on a loop. Dropping it drops the job if no helper has begun it.
-#[derive(Debug)]
-pub struct Job<T> {
-    cell: Arc<Cell<T>>,
 }
 
 /// What the pool is doing, for the log and the admin page.
@@ -119,7 +107,10 @@ pub(crate) struct Pool {
 }
 
 struct Queues {
+    /// By their places.
     serve: VecDeque<Waiting>,
+    /// The newest job's place.
+    last: u64,
     urgent: VecDeque<Waiting>,
     threads: usize,
     idle: usize,
@@ -130,35 +121,11 @@ struct Queues {
 }
 
 pub(crate) struct Waiting {
+    /// Since it was asked for, last.
     since: Instant,
     class: Class,
     folder: usize,
     work: Box<dyn Work>,
-}
-
-/// A job without its type.
-trait Work: Send {
-    fn is_wanted(&self) -> bool;
-    /// Runs it, and says whether it did not panic.
-    fn run(self: Box<Self>) -> bool;
-    fn refuse(self: Box<Self>);
-}
-
-struct Typed<T, F> {
-    cell: Arc<Cell<T>>,
-    call: F,
-}
-
-#[derive(Debug)]
-struct Cell<T> {
-    state: Mutex<State<T>>,
-    wanted: AtomicBool,
-}
-
-#[derive(Debug)]
-struct State<T> {
-    outcome: Option<Result<T, Refused>>,
-    waker: Option<Waker>,
 }
 
 impl Helpers {
@@ -173,6 +140,7 @@ impl Helpers {
         let helpers = helpers.max(1);
         let queues = Queues {
             serve: VecDeque::new(),
+            last: 0,
             urgent: VecDeque::new(),
             threads: 0,
             idle: 0,
@@ -219,11 +187,17 @@ impl Helpers {
         class: Class,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
-        let state = Mutex::new(State { outcome: None, waker: None });
-        let cell = Arc::new(Cell { state, wanted: AtomicBool::new(true) });
-        let work = Box::new(Typed { cell: Arc::clone(&cell), call });
+        let (job, work) = Job::new(call);
         self.0.enqueue(Waiting { since: clock::read(), class, folder, work });
-        Job { cell }
+        job
+    }
+
+    /// Somebody else waits for a job too. While the newest go first it counts as new: what many ask for would otherwise lie beneath what one
+    /// has asked for since.
+    pub fn renew<T>(&self, job: &Job<T>) {
+        if self.is_overloaded() {
+            self.0.renew(job.place());
+        }
     }
 
     /// Whether the queue's newest jobs go first: it is a standing one, or half full.
@@ -265,6 +239,14 @@ impl Helpers {
     }
 }
 
+impl Queues {
+    fn append(&mut self, waiting: Waiting) {
+        self.last += 1;
+        waiting.work.place().store(self.last, Relaxed);
+        self.serve.push_back(waiting);
+    }
+}
+
 impl Pool {
     fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
@@ -284,6 +266,22 @@ impl Pool {
         let now = self.millis();
         let helpers = self.began.iter().zip(&self.folders).skip(1);
         helpers.filter(move |(began, _)| is_stuck(began, now)).map(|(_, folder)| folder.load(Relaxed))
+    }
+
+    /// Makes a waiting job the newest, unless it is among those that are next anyway.
+    fn renew(&self, place: &AtomicU64) {
+        let mut queues = self.lock();
+        let (sought, length) = (place.load(Relaxed), queues.serve.len());
+        // One that is not there any more has been begun or refused.
+        let Ok(index) = queues.serve.binary_search_by_key(&sought, |waiting| waiting.work.place().load(Relaxed)) else {
+            return;
+        };
+        if index + self.helpers < length
+            && let Some(mut waiting) = queues.serve.remove(index)
+        {
+            waiting.since = clock::read();
+            queues.append(waiting);
+        }
     }
 
     /// Whether a folder holds as many helpers as it may.
@@ -322,7 +320,7 @@ impl Pool {
             return late.into_iter().chain([waiting]).for_each(|waiting| self.turn_away(waiting));
         }
         let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_front() } else { None };
-        queues.serve.push_back(waiting);
+        queues.append(waiting);
         self.queued.store(queues.serve.len(), Relaxed);
         // An idle helper that has been woken and has not come yet still counts as idle, so more jobs than idle helpers need one.
         let needs_thread = queues.serve.len() > queues.idle
@@ -587,59 +585,6 @@ fn yield_to_loops() {
 /// A job's own panic is its `Refused`; this is for the destructors of what it leaves behind. They cost no helper either.
 fn survive(step: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(step));
-}
-
-impl<T: Send, F: FnOnce() -> T + Send> Work for Typed<T, F> {
-    fn is_wanted(&self) -> bool {
-        self.cell.wanted.load(Relaxed)
-    }
-
-    fn run(self: Box<Self>) -> bool {
-        let Self { cell, call } = *self;
-        let outcome = catch_unwind(AssertUnwindSafe(call)).map_err(|_| Refused);
-        let is_whole = outcome.is_ok();
-        cell.finish(outcome);
-        is_whole
-    }
-
-    fn refuse(self: Box<Self>) {
-        self.cell.finish(Err(Refused));
-    }
-}
-
-impl<T> Cell<T> {
-    fn finish(&self, outcome: Result<T, Refused>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.outcome = Some(outcome);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl<T> Future for Job<T> {
-    type Output = Result<T, Refused>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.cell.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl<T> Drop for Job<T> {
-    fn drop(&mut self) {
-        self.cell.wanted.store(false, Relaxed);
-        // A waker left behind would keep its task alive for as long as a stuck helper holds the job.
-        self.cell.state.lock().unwrap_or_else(PoisonError::into_inner).waker = None;
-    }
 }
 
 impl std::fmt::Debug for Queues {

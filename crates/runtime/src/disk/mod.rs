@@ -7,6 +7,7 @@
 mod codel;
 mod held;
 mod helpers;
+mod job;
 mod mount;
 mod now;
 mod pause;
@@ -14,9 +15,10 @@ mod proven;
 mod root;
 
 pub use held::Held;
-pub use helpers::{Class, Helpers, Job, Refused, Stats};
+pub use helpers::{Class, Helpers, Stats};
 #[cfg(feature = "sim")]
 pub(crate) use helpers::{Pool, Waiting};
+pub use job::{Job, Refused};
 pub use mount::{Ability, Mount};
 pub use now::{is_resident, read_now, read_resident};
 pub use pause::pause;

@@ -6,6 +6,7 @@
 
 mod blocking;
 pub(crate) mod buffer_ring;
+mod deadlines;
 mod epoll;
 mod epoll_level;
 mod lookout;
@@ -23,7 +24,6 @@ mod slots;
 mod source;
 mod uring;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,6 +32,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use self::blocking::Blocking;
+use self::deadlines::Deadlines;
 use self::epoll::Epoll;
 use self::epoll_level::EpollLevel;
 use self::portable::Portable;
@@ -46,10 +47,9 @@ pub use self::slots::Token;
 pub(crate) use self::source::Flags;
 #[cfg(not(feature = "sim"))]
 use self::source::Flags;
-use self::source::{Source, Tick, wait};
+use self::source::{Source, wait};
 use self::uring::Uring;
 use crate::buffer::{Chunk, Pool, SendQueue};
-use crate::timer::Wheel;
 
 /// A way to wait, as named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,13 +125,7 @@ pub(crate) struct Driver {
     // Field order is drop order: the engine (and with it the ring) before the sources whose memory it uses.
     engine: Engine,
     sources: Slots<Source>,
-    wheel: Wheel,
-    /// By slot: when the wheel will look at it next.
-    wheel_ticks: Vec<Tick>,
-    /// What the wheel has handed over and nobody has looked at yet: a turn ends only so many waits.
-    due: VecDeque<u64>,
-    sleepers: Slots<Sleeper>,
-    now: u64,
+    deadlines: Deadlines,
 }
 
 #[derive(Debug)]
@@ -139,12 +133,6 @@ enum Engine {
     Readiness(Readiness),
     Uring(Box<Uring>),
     Blocking(Blocking),
-}
-
-#[derive(Debug, Default)]
-struct Sleeper {
-    waker: Option<Waker>,
-    over: bool,
 }
 
 impl Engine {
@@ -182,15 +170,7 @@ impl Engine {
 
 impl Driver {
     pub(crate) fn new(kind: Kind, now: u64) -> io::Result<Self> {
-        Ok(Self {
-            engine: Engine::new(kind)?,
-            sources: Slots::default(),
-            wheel: Wheel::new(now),
-            wheel_ticks: Vec::new(),
-            due: VecDeque::new(),
-            sleepers: Slots::default(),
-            now,
-        })
+        Ok(Self { engine: Engine::new(kind)?, sources: Slots::default(), deadlines: Deadlines::new(now) })
     }
 
     /// Takes a non-blocking descriptor into care.
@@ -396,29 +376,7 @@ impl Driver {
     /// Both waiters give up in `delay` milliseconds; `None` takes the deadline away. A store, nearly always.
     pub(crate) fn deadline_in(&mut self, token: Token, delay: Option<u32>) {
         let Some(source) = self.sources.get_mut(token) else { return };
-        source.flags.clear(Flags::TIMED_OUT | Flags::IDLE);
-        let Some(delay) = delay else {
-            source.deadline = Tick::NEVER;
-            return;
-        };
-        let (deadline, due) = Tick::at(self.now + u64::from(delay.clamp(1, MAX_DELAY)));
-        source.deadline = deadline;
-        let now = self.now;
-        let looked_at = self.wheel_tick(token.index);
-        if looked_at.until(now).is_none_or(|until| until > u64::from(delay)) {
-            *looked_at = deadline;
-            self.wheel.insert(due, u64::from(token.index));
-        }
-    }
-
-    /// When the wheel will look at a slot next. It belongs to the slot, not to its occupant: a connection that ends leaves its
-    /// entry to the next one, so the wheel holds about one entry a slot however many connections come and go.
-    fn wheel_tick(&mut self, index: u32) -> &mut Tick {
-        let index = index as usize;
-        if index >= self.wheel_ticks.len() {
-            self.wheel_ticks.resize(index + 1, Tick::NEVER);
-        }
-        &mut self.wheel_ticks[index]
+        self.deadlines.set(source, token.index, delay);
     }
 
     /// Marks the deadline as one that a draining server may bring forward.
@@ -430,37 +388,13 @@ impl Driver {
 
     /// Brings the deadlines of everything idle forward to now.
     pub(crate) fn end_idle(&mut self) {
-        let is_idle = |(index, source): (u32, &Source)| source.flags.has(Flags::IDLE).then_some(index);
-        let idle: Vec<u32> = self.sources.indexed().filter_map(is_idle).collect();
-        idle.into_iter().for_each(|index| self.end_wait(index));
+        self.deadlines.end_idle(&mut self.sources);
     }
 
     /// Brings the deadlines of those forward that have idled longest: at most `count`, and of those only which have at most `left`
     /// milliseconds left. Says how many. Looks at every descriptor: not for every turn.
     pub(crate) fn end_longest_idle(&mut self, count: usize, left: u64) -> usize {
-        let now = self.now;
-        let mut idle: Vec<(u64, u32)> = self
-            .sources
-            .indexed()
-            .filter(|(_, source)| source.flags.has(Flags::IDLE))
-            .filter_map(|(index, source)| Some((source.deadline.until(now).filter(|until| *until <= left)?, index)))
-            .collect();
-        if idle.len() > count {
-            idle.select_nth_unstable(count);
-            idle.truncate(count);
-        }
-        idle.iter().for_each(|&(_, index)| self.end_wait(index));
-        idle.len()
-    }
-
-    /// The time of the slot's occupant is up: as soon as those before it have been looked at.
-    fn end_wait(&mut self, index: u32) {
-        if let Some(source) = self.sources.occupant(index) {
-            source.flags.clear(Flags::IDLE);
-            source.deadline = Tick::at(self.now).0;
-            *self.wheel_tick(index) = Tick::NEVER;
-            self.due.push_back(u64::from(index));
-        }
+        self.deadlines.end_longest_idle(&mut self.sources, count, left)
     }
 
     /// Accepts what is there without waiting, and has nothing accepted meanwhile.
@@ -482,28 +416,20 @@ impl Driver {
 
     /// A sleeper that wakes after `delay` milliseconds.
     pub(crate) fn sleep(&mut self, delay: u64) -> Token {
-        let token = self.sleepers.insert(Sleeper::default());
-        self.wheel.insert(self.now.saturating_add(delay.max(1)), token.pack() | SLEEPER);
-        token
+        self.deadlines.sleep(delay)
     }
 
     pub(crate) fn slept(&mut self, token: Token, context: &mut Context<'_>) -> Poll<()> {
-        match self.sleepers.get_mut(token) {
-            Some(sleeper) if !sleeper.over => {
-                wait(&mut sleeper.waker, context.waker());
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
+        self.deadlines.slept(token, context)
     }
 
     pub(crate) fn forget_sleeper(&mut self, token: Token) {
-        self.sleepers.remove(token);
+        self.deadlines.forget_sleeper(token);
     }
 
     /// Waits for events until `limit` at the longest, or the next deadline; `None` waits for whatever comes first.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<usize> {
-        let deadline = if self.due.is_empty() { self.wheel.next() } else { Some(0) }.map(Duration::from_millis);
+        let deadline = self.deadlines.next().map(Duration::from_millis);
         let timeout = match (limit, deadline) {
             (Some(limit), Some(deadline)) => Some(limit.min(deadline)),
             (limit, deadline) => limit.or(deadline),
@@ -515,56 +441,9 @@ impl Driver {
         }
     }
 
-    /// Lets what is due by `now` (ticks) come up, but ends only so many waits (`most_ended`): the others have their turn right after this
-    /// one, and whoever the network wakes in between goes first.
+    /// Lets what is due by `now` (ticks) come up, as much of it as a turn may end (`most_ended`).
     pub(crate) fn expire(&mut self, now: u64) {
-        self.now = now;
-        self.wheel.advance(now, |key| self.due.push_back(key));
-        let (mut ended, most) = (0, self.engine.most_ended());
-        while ended < most
-            && let Some(key) = self.due.pop_front()
-        {
-            let is_over =
-                if key & SLEEPER != 0 { self.end_sleep(Token::unpack(key)) } else { self.look_at(key as u32) };
-            ended += usize::from(is_over);
-        }
-    }
-
-    /// Says whether anybody still slept.
-    fn end_sleep(&mut self, token: Token) -> bool {
-        let Some(sleeper) = self.sleepers.get_mut(token) else { return false };
-        sleeper.over = true;
-        sleeper.waker.take().is_some_and(|waker| {
-            waker.wake();
-            true
-        })
-    }
-
-    /// The wheel has come to a slot: its occupant's time is up, or it has been used since and is looked at again later. Says whether
-    /// it is up.
-    fn look_at(&mut self, index: u32) -> bool {
-        let now = self.now;
-        let looked_at = self.wheel_tick(index);
-        if looked_at.until(now).is_some_and(|until| until > 0) {
-            return false; // An older entry; a later look has been arranged.
-        }
-        *looked_at = Tick::NEVER;
-        let Some(source) = self.sources.occupant(index) else { return false };
-        match source.deadline.until(now) {
-            None => false,
-            Some(0) => {
-                source.deadline = Tick::NEVER;
-                source.flags.set(Flags::TIMED_OUT);
-                source.wake_both();
-                true
-            }
-            Some(later) => {
-                let (tick, due) = Tick::at(now + later);
-                *self.wheel_tick(index) = tick;
-                self.wheel.insert(due, u64::from(index));
-                false
-            }
-        }
+        self.deadlines.expire(&mut self.sources, now, self.engine.most_ended());
     }
 
     /// Descriptors in care, those that wait for a final completion included.
@@ -592,8 +471,7 @@ impl Driver {
     /// Takes every waker: when the loop ends, tasks that wait for it must be let go.
     pub(crate) fn take_wakers(&mut self) -> Vec<Waker> {
         let sources = self.sources.iter_mut().flat_map(|source| [source.reader.take(), source.writer.take()]);
-        let sleepers = self.sleepers.iter_mut().map(|sleeper| sleeper.waker.take());
-        sources.chain(sleepers).flatten().collect()
+        sources.flatten().chain(self.deadlines.take_wakers()).collect()
     }
 }
 
@@ -620,8 +498,3 @@ fn usable(sources: &mut Slots<Source>, token: Token) -> io::Result<&mut Source> 
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the descriptor was closed")
 }
-
-/// Marks a wheel's key as a sleeper's; a source's packed token leaves the bit free.
-const SLEEPER: u64 = 1 << 63;
-/// The longest deadline, 20 days: `Tick` compares rightly up to 24.
-const MAX_DELAY: u32 = 20 * 24 * 3600 * 1000;
