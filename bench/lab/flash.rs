@@ -17,7 +17,7 @@ use crate::bench::report::{count, millis};
 /// No control groups here, or the files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let files = Files::tail()?;
-    let sizes = lab.pick(vec![2_000, 200_000], vec![2_000, 10_000, 40_000, 80_000, 200_000]);
+    let sizes = lab.pick(vec![2_000, 200_000], vec![2_000, 10_000, 40_000, 200_000]);
     // All answer everything, as the paper's did: a refusal costs nothing, and SPED's loop, which is late all the time, would refuse a
     // tenth of what needs the disk.
     let subjects: Vec<_> =
