@@ -121,7 +121,9 @@ struct Queues {
 }
 
 pub(crate) struct Waiting {
-    /// Since it was asked for, last.
+    /// When it was asked for first.
+    asked: Instant,
+    /// Since when it waits; as long as it counts as new, since it was asked for last.
     since: Instant,
     class: Class,
     folder: usize,
@@ -188,12 +190,13 @@ impl Helpers {
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
         let (job, work) = Job::new(call);
-        self.0.enqueue(Waiting { since: clock::read(), class, folder, work });
+        let asked = clock::read();
+        self.0.enqueue(Waiting { asked, since: asked, class, folder, work });
         job
     }
 
     /// Somebody else waits for a job too. While the newest go first it counts as new: what many ask for would otherwise lie beneath what one
-    /// has asked for since.
+    /// has asked for since. Only while it is not late: its first client is to be served or told.
     pub fn renew<T>(&self, job: &Job<T>) {
         if self.is_overloaded() {
             self.0.renew(job.place());
@@ -276,10 +279,13 @@ impl Pool {
         let Ok(index) = queues.serve.binary_search_by_key(&sought, |waiting| waiting.work.place().load(Relaxed)) else {
             return;
         };
+        let now = clock::read();
+        let waited = now.saturating_duration_since(queues.serve[index].asked).as_micros() as u64;
         if index + self.helpers < length
+            && !queues.codel.is_late(waited)
             && let Some(mut waiting) = queues.serve.remove(index)
         {
-            waiting.since = clock::read();
+            waiting.since = now;
             queues.append(waiting);
         }
     }

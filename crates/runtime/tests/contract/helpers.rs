@@ -147,6 +147,39 @@ fn overloaded_a_job_that_others_ask_for_too_counts_as_new() {
 }
 
 #[test]
+fn who_asked_first_is_told_though_others_go_on_asking() {
+    let helpers = Helpers::with_target(1, 10_000, Duration::from_millis(5));
+    let slow = || helpers.submit(Class::Serve, || thread::sleep(Duration::from_millis(5)));
+    let mut jobs = Vec::new();
+    until("the queue stands", || {
+        jobs.extend([slow(), slow()]);
+        helpers.is_overloaded()
+    });
+    let held = Held::new(&helpers, Class::Essential);
+    let mut asked = slow();
+    let is_refused = |asked: &mut Job<()>| {
+        let outcome = pin!(asked).poll(&mut Context::from_waker(Waker::noop()));
+        assert_ne!(outcome, Poll::Ready(Ok(())), "nobody can have run it");
+        outcome.is_ready()
+    };
+    until("there is room for it", || {
+        let has_room = !is_refused(&mut asked);
+        if !has_room {
+            asked = slow();
+        }
+        has_room
+    });
+    let began = Instant::now();
+    until("it is refused", || {
+        helpers.renew(&asked);
+        jobs.push(slow());
+        is_refused(&mut asked)
+    });
+    assert!(began.elapsed() > Duration::from_millis(9), "others asked for it: {:?}", began.elapsed());
+    held.end();
+}
+
+#[test]
 fn a_standing_queue_refuses_newcomers_until_it_is_forgotten() {
     let helpers = Helpers::with_target(1, 10_000, Duration::from_millis(2));
     let slow = || helpers.submit(Class::Serve, || thread::sleep(Duration::from_millis(5)));
