@@ -26,7 +26,6 @@ on_every_loop!(
     one_job_answers_all_who_ask,
     a_job_each_where_that_is_asked_for,
     jobs_of_gone_clients_are_dropped,
-    helpers_share_what_they_have_freed,
 );
 
 fn every_disk_mode_serves_the_same(driver: Driver) {
@@ -434,25 +433,4 @@ fn a_full_cache_still_serves(driver: Driver) {
         assert!(server.number("/cache/bytes") <= 1_000_000);
     }
     assert!(server.number("/cache/entries") > 10, "the cache is used");
-}
-
-/// Each arena of the allocator keeps what was freed in it to itself, so helpers have few of them.
-fn helpers_share_what_they_have_freed(driver: Driver) {
-    let Some(disk) = Hanging::mount(sixty()) else { return };
-    let healthy = Folder::on_disk();
-    let (healthy, slow) = (healthy.path().display(), disk.path().display());
-    let server = Server::run(
-        driver,
-        &format!(
-            "workers = 1\nhelpers = 20\n[[sites]]\nroot = \"{healthy}\"\n[[sites.routes]]\nmatch = \"/slow/*\"\nroot = \"{slow}\"\n"
-        ),
-    );
-    disk.hang();
-    let askers = askers(&server, 0..20);
-    wait_until("twenty helpers hang", || server.number("/helpers/busy") == 20);
-    assert!((1..=3).contains(&server.arenas()), "{} arenas", server.arenas());
-    disk.recover();
-    for (at, mut client) in askers {
-        assert_eq!(client.answer().body, content(at));
-    }
 }

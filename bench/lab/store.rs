@@ -29,7 +29,7 @@ pub fn run(lab: &Lab) -> Result<Figure> {
         for &count_of_helpers in &helpers {
             // Nothing is refused: a closed loop would ask again at once, and again, as nobody does.
             let lines = "workers = 1\nhelper_queue = 4096\n";
-            let patient = "[overload]\ndisk_delay = \"1h\"\n";
+            let patient = "[overload]\ndisk_delay = \"1h\"\nloop_delay = \"1h\"\n";
             let subject = Subject::amped("amped", &format!("{lines}helpers = {count_of_helpers}\n{patient}"));
             match sweep(lab, &subject, &files, spindles) {
                 Ok(seen) => {
@@ -118,19 +118,21 @@ struct Seen {
     probe: Answers,
     /// The disk's reads a second.
     reads: f64,
+    /// For how long requests were due.
+    seconds: f64,
 }
 
 impl Seen {
     fn served(&self) -> f64 {
-        self.mixed.good() / self.mixed.figure("/seconds").max(0.001)
+        self.mixed.good() / self.seconds
     }
 
     fn row(&self, name: &str) -> Vec<String> {
-        let Self { mixed, probe, reads } = self;
+        let Self { mixed, probe, reads, seconds } = self;
         vec![
             name.to_owned(),
             count(self.served()),
-            count(mixed.figure("/rates/bytes_received_per_second") / 1e6),
+            count(mixed.figure("/bytes/received") / seconds / 1e6),
             count(*reads),
             millis(mixed.latency_ms("mean")),
             millis(mixed.latency_ms("p50")),
@@ -211,13 +213,14 @@ fn together(
     let (url, hot) = (running.url("/"), running.url(files.first()));
     let (list, sources) = (list.display(), from_many_addresses());
     let reads = || spindles.as_ref().map_or_else(|| scarce.reads(), |spindles| Ok(spindles.reads()));
+    let (began, before) = (Instant::now(), reads()?);
     let mixed = lab.start_load(&format!("{url} {words} -d {seconds}s --urls {list} --timeout 30s{sources}"))?;
     std::thread::sleep(Duration::from_secs(3));
-    let (began, before) = (Instant::now(), reads()?);
     let probe =
         lab.probe(&format!("{hot} -c 4 --rate 200 -d {}s --timeout 20s", seconds.saturating_sub(2).max(2)), 1)?;
+    let mixed = mixed.wait()?;
     let reads = (reads()? - before) as f64 / began.elapsed().as_secs_f64();
-    Ok(Seen { mixed: mixed.wait()?, probe, reads })
+    Ok(Seen { mixed, probe, reads, seconds: f64::from(seconds) })
 }
 
 /// 5,400 revolutions a minute and a seek: 80 reads a second.

@@ -286,19 +286,6 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
-    /// The parts its allocator has made of memory (glibc: each begins at a multiple of 64 MB), beside the first.
-    pub fn arenas(&self) -> usize {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("a running process");
-        let is_one = |line: &&str| {
-            let mut words = line.split_whitespace();
-            let start = words.next().and_then(|range| u64::from_str_radix(range.split('-').next()?, 16).ok());
-            start.is_some_and(|start| start.is_multiple_of(64 << 20))
-                && words.next() == Some("rw-p")
-                && words.nth(3).is_none()
-        };
-        maps.lines().filter(is_one).count()
-    }
-
     /// Processor time it has used.
     pub fn busy(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a running process");

@@ -13,7 +13,7 @@
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
 //! channel    messages and descriptors between processes          stack     what a stuck thread is doing
 //! confine    rights that are given up before serving              sim       a world in place of the kernel (feature `sim`)
-//! stderr     lines for people, which nothing depends on        arenas   what threads share of the allocator
+//! stderr     lines for people, which nothing depends on
 //! ```
 
 /// Ends the function it stands in with what this thread's simulation says, if the thread is in one. Without the feature `sim`
@@ -38,7 +38,6 @@ pub mod sim;
 pub mod stack;
 
 mod alarm;
-mod arenas;
 mod buffer;
 mod clock;
 mod descriptors;
@@ -50,7 +49,6 @@ mod stderr;
 mod timer;
 
 pub use alarm::Alarm;
-pub use arenas::limit_arenas;
 pub use buffer::{Chunk, SendQueue};
 pub use clock::{Clock, read as read_clock, wall_time};
 pub use descriptors::{descriptor_limit, make_room_for_descriptors};

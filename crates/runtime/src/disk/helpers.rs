@@ -196,7 +196,7 @@ impl Helpers {
     }
 
     /// Somebody else waits for a job too. While the newest go first it counts as new: what many ask for would otherwise lie beneath what one
-    /// has asked for since. Only while it is not late: its first client is to be served or told.
+    /// has asked for since. Only until it has waited as long as is aimed at: its first client is to be served or told.
     pub fn renew<T>(&self, job: &Job<T>) {
         if self.is_overloaded() {
             self.0.renew(job.place());
@@ -282,7 +282,7 @@ impl Pool {
         let now = clock::read();
         let waited = now.saturating_duration_since(queues.serve[index].asked).as_micros() as u64;
         if index + self.helpers < length
-            && !queues.codel.is_late(waited)
+            && queues.codel.may_renew(waited)
             && let Some(mut waiting) = queues.serve.remove(index)
         {
             waiting.since = now;
@@ -478,8 +478,9 @@ impl Pool {
             self.queued.store(queues.serve.len(), Relaxed);
             match waiting {
                 Some(waiting) if waiting.work.is_wanted() => {
-                    let delay = clock::read().saturating_duration_since(waiting.since);
-                    self.note_delay(delay);
+                    let now = clock::read();
+                    let delay = now.saturating_duration_since(waiting.since);
+                    self.note_delay(now.saturating_duration_since(waiting.asked));
                     let micros = |delay: Duration| delay.as_micros() as u64;
                     let oldest = queues
                         .serve

@@ -132,7 +132,7 @@ impl std::ops::BitOr for Flags {
 }
 
 /// A millisecond of the loop's clock in four bytes, or never. It wraps after 49 days, so comparisons are relative: right as
-/// long as nothing is more than 24 days away, which `deadline_in` sees to.
+/// long as nothing is more than 24 days away, which `Deadlines::set` sees to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tick(u32);
 

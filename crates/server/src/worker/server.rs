@@ -71,10 +71,6 @@ impl Prepared {
             // one connection needs none.
             let _ = amped_runtime::make_room_for_descriptors(max_connections(&plan) + RESERVED_DESCRIPTORS);
         }
-        if !plan.serves_one_by_one() {
-            // The process's own, one for each loop, and two for everybody who may wait.
-            amped_runtime::limit_arenas(plan.workers + 3);
-        }
         confine::check(&plan)?;
         sockets.reset(plan.limits.dead_peer_timeout)?;
         let (chosen, addresses) = (choose(plan.driver), sockets.addresses());
