@@ -22,9 +22,10 @@ use crate::bench::spindles::Spindles;
 pub fn run(lab: &Lab) -> Result<Figure> {
     let about = format!(
         "Capacity: a closed loop of 64 connections. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load; the offers take turns, and the middle ones of {} \
-         runs ({} of the peers) are shown. `{}`: 100 files in memory, 64 keep-alive connections, heads as long as a browser's ({} bytes); amped also writes an access log, to /dev/null: without it \
+         runs are shown ({} with new connections, {} of the peers). `{}`: 100 files in memory, 64 keep-alive connections, heads as long as a browser's ({} bytes); amped also writes an access log, to /dev/null: without it \
          the generator's core is full before amped's is. `{}`: the same files with short heads and without a log, a connection each, 256 at a time. {FROM_SENDING}",
         lab.pick(1, ROUNDS),
+        lab.pick(1, ROUNDS / 3),
         lab.pick(1, ROUNDS_OF_PEERS),
         Resource::Memory.name(),
         BROWSER.len(),
@@ -253,7 +254,11 @@ fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> 
         Resource::Memory | Resource::Connections => {
             let running = subject.serve(lab, &corpus::tail()?, "64MB", None)?;
             // The machine is faster at some times than at others: the offers take turns, short ones.
-            let rounds = if subject.name() == "amped" { ROUNDS } else { ROUNDS_OF_PEERS };
+            let rounds = match (subject.name(), resource) {
+                ("amped", Resource::Memory) => ROUNDS,
+                ("amped", _) => ROUNDS / 3,
+                _ => ROUNDS_OF_PEERS,
+            };
             steps(lab, &running, resource, &list, lab.pick((1, 4), (rounds, 2)), None)
         }
         Resource::Disk => {
@@ -289,8 +294,13 @@ fn steps(
     let offers = [lab.pick(&[1.0, 8.0][..], &STEPS), &[UNLOADED]].concat();
     let (settling, patience) = if hot.is_some() { (3, 2) } else { (1, 1) };
     let mut seen: Vec<Vec<Point>> = offers.iter().map(|_| Vec::new()).collect();
-    for _ in 0..rounds {
-        for (offered, points) in offers.iter().zip(&mut seen) {
+    for round in 0..rounds {
+        let mut turns: Vec<_> = offers.iter().zip(&mut seen).collect();
+        // There and back: a machine that has been busy for long is slower, and the greatest offer would always come last.
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (offered, points) in turns {
             let rate = (offered * capacity).max(1.0).round();
             let load = lab.start_load(&format!(
                 "{url} {list} {} -d {time}s --warm-up {settling}s --rate {rate} --timeout {patience}s",
@@ -345,8 +355,8 @@ const FROM_SENDING: &str = "Latencies count from sending: what waited for a conn
                             the server has; what it did send is in the table, and what the server was busy with it.";
 const UNLOADED: f64 = 0.1;
 const STEPS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
-const ROUNDS: usize = 7;
-const ROUNDS_OF_PEERS: usize = 3;
+const ROUNDS: usize = 15;
+const ROUNDS_OF_PEERS: usize = 1;
 const ARMS: u32 = 4;
 const A_READ: Duration = Duration::from_millis(4);
 /// Page cache included.
