@@ -100,7 +100,7 @@ fn measure(lab: &Lab, subject: &Subject, files: &Files, size: usize) -> Result<P
     };
     // What the server keeps and what the kernel keeps must have settled. It never does quite: the reads that a request costs go up and down by half
     // over tens of thousands of reads, as folders and inodes leave memory and come back. So the disk is fast and the measure long: with
-    // 200,000 reads two runs differ by 1%, with 8,000 of a slow disk by anything up to 3 times.
+    // 100,000 reads two runs differed by 2% at most, with 8,000 of a slow disk by up to three times.
     scarce.limit_reads(0)?;
     for seed in 100..if size > IN_MEMORY { 120 } else { 101 } {
         lab.load(&words("2s", seed))?;
