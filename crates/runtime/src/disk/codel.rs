@@ -68,11 +68,6 @@ impl Codel {
         self.is_standing && delay > self.target * 2
     }
 
-    /// Whether a job that has waited so long may still count as new.
-    pub(crate) fn may_renew(&self, delay: u64) -> bool {
-        delay <= self.target
-    }
-
     /// Forgets what is too long ago to tell anything, and says whether there was any; to be called when somebody comes and nobody
     /// waits.
     pub(crate) fn forget(&mut self, now: u64) -> bool {

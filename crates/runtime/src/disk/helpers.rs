@@ -196,7 +196,7 @@ impl Helpers {
     }
 
     /// Somebody else waits for a job too. While the newest go first it counts as new: what many ask for would otherwise lie beneath what one
-    /// has asked for since. Only until it has waited as long as is aimed at: its first client is to be served or told.
+    /// has asked for since.
     pub fn renew<T>(&self, job: &Job<T>) {
         if self.is_overloaded() {
             self.0.renew(job.place());
@@ -279,13 +279,12 @@ impl Pool {
         let Ok(index) = queues.serve.binary_search_by_key(&sought, |waiting| waiting.work.place().load(Relaxed)) else {
             return;
         };
-        let now = clock::read();
-        let waited = now.saturating_duration_since(queues.serve[index].asked).as_micros() as u64;
+        // Where helpers are stuck the newest may be one that nobody will run: it is to become late, and its clients are to be told.
         if index + self.helpers < length
-            && queues.codel.may_renew(waited)
+            && self.stuck().next().is_none()
             && let Some(mut waiting) = queues.serve.remove(index)
         {
-            waiting.since = now;
+            waiting.since = clock::read();
             queues.append(waiting);
         }
     }
