@@ -76,17 +76,6 @@ pub enum Loaded {
     Passing(Content),
 }
 
-impl Loaded {
-    /// What a helper has read, with its body copied by the thread that keeps it. Each thread allocates from an arena of its own (mallopt(3), M_ARENA_MAX), and
-    /// bodies that stayed where helpers had put them left every arena full of holes: with 32 helpers and a cache of 8 MB, 8 MB of them.
-    pub fn brought_home(mut self) -> Self {
-        if let Self::New(Content::Memory(content)) = &mut self {
-            content.bytes = Arc::from(&content.bytes[..content.end]);
-        }
-        self
-    }
-}
-
 /// What is to be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
@@ -124,12 +113,7 @@ impl Errand {
         let Self { plan, root, id, path, strip } = self;
         let target = Target { plan, root, id: *id, path, strip: *strip };
         let manner = Manner { reading: Reading::Wait, passing: None };
-        let load = || {
-            let loaded = target.load(manner, known).expect("a reading that may wait has a result");
-            // There are many helpers, and each would keep the memory of the largest file it has read.
-            SCRATCH.with_borrow_mut(|scratch| scratch.whole = Vec::new());
-            loaded
-        };
+        let load = || target.load(manner, known).expect("a reading that may wait has a result");
         // The loop makes room by ending idle connections; a helper has the time to wait for that, and for a file that changes too
         // fast to be read. What memory knows it goes on saying, so nobody needs to wait.
         for _ in 0..MAX_SHORTAGES {

@@ -283,7 +283,7 @@ impl Files {
         let owned = key.into_owned();
         self.fetches.start(&self.runtime, key, job, move |loaded| {
             let now = runtime.clock().ticks();
-            shelf.keep(&owned.as_ref(), loaded.brought_home(), before.clone(), now)
+            shelf.keep(&owned.as_ref(), loaded, before.clone(), now)
         })
     }
 
