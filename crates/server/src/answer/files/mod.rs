@@ -225,7 +225,6 @@ impl Files {
         if self.plan.shared_jobs
             && let Some(later) = self.fetches.join(&key)
         {
-            later.renew(&self.helpers);
             return self.or_memory(later, known);
         }
         let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
