@@ -18,8 +18,8 @@ use crate::bench::report::{count, millis};
 pub fn run(lab: &Lab) -> Result<Figure> {
     let files = Files::tail()?;
     let sizes = lab.pick(vec![2_000, 200_000], vec![2_000, 10_000, 40_000, 200_000]);
-    // All answer everything, as the paper's did: a refusal costs nothing, and SPED's loop, which is late all the time, would refuse a
-    // tenth of what needs the disk.
+    // All answer everything, as the paper's did: a refusal costs nothing, and SPED's loop, which is late all the time, would refuse up to a
+    // tenth of its requests.
     let subjects: Vec<_> =
         architectures().into_iter().map(|subject| subject.with("[overload]\nloop_delay = \"1h\"\n")).collect();
     let mut notes = Vec::new();

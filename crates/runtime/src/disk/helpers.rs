@@ -1,10 +1,10 @@
 //! Helpers: a bounded pool of threads for whatever can block, shared by all loops.
 //!
 //! Jobs wait in one queue, first in first out. When the queue is a standing one (`codel`) or half full the newest go first,
-//! because the oldest have waited so long that their clients are likely to give up anyway; one that others ask for too counts as new. Who
-//! has waited too long is refused, and who cannot be served in time is refused at once; when it is full the oldest is refused, so a
-//! newcomer always has a chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a
-//! queue and one thread of their own, so that helpers held by a dead disk do not hold them too.
+//! because the oldest have waited so long that their clients are likely to give up anyway; who has waited too long is refused,
+//! and who cannot be served in time is refused at once; when it is full the oldest is refused, so a newcomer always has a
+//! chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one
+//! thread of their own, so that helpers held by a dead disk do not hold them too.
 //!
 //! A helper whose job takes more than a second counts as stuck. A folder with half of the helpers stuck in it gets no more of
 //! them, and stuck ones are replaced, up to as many as there were: a dead mount starves nobody else.
@@ -107,10 +107,7 @@ pub(crate) struct Pool {
 }
 
 struct Queues {
-    /// By their places.
     serve: VecDeque<Waiting>,
-    /// The newest job's place.
-    last: u64,
     urgent: VecDeque<Waiting>,
     threads: usize,
     idle: usize,
@@ -121,9 +118,6 @@ struct Queues {
 }
 
 pub(crate) struct Waiting {
-    /// When it was asked for first.
-    asked: Instant,
-    /// Since when it waits; as long as it counts as new, since it was asked for last.
     since: Instant,
     class: Class,
     folder: usize,
@@ -142,7 +136,6 @@ impl Helpers {
         let helpers = helpers.max(1);
         let queues = Queues {
             serve: VecDeque::new(),
-            last: 0,
             urgent: VecDeque::new(),
             threads: 0,
             idle: 0,
@@ -190,17 +183,8 @@ impl Helpers {
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
         let (job, work) = Job::new(call);
-        let asked = clock::read();
-        self.0.enqueue(Waiting { asked, since: asked, class, folder, work });
+        self.0.enqueue(Waiting { since: clock::read(), class, folder, work });
         job
-    }
-
-    /// Somebody else waits for a job too. While the newest go first it counts as new: what many ask for would otherwise lie beneath what one
-    /// has asked for since.
-    pub fn renew<T>(&self, job: &Job<T>) {
-        if self.is_overloaded() {
-            self.0.renew(job.place());
-        }
     }
 
     /// Whether the queue's newest jobs go first: it is a standing one, or half full.
@@ -242,14 +226,6 @@ impl Helpers {
     }
 }
 
-impl Queues {
-    fn append(&mut self, waiting: Waiting) {
-        self.last += 1;
-        waiting.work.place().store(self.last, Relaxed);
-        self.serve.push_back(waiting);
-    }
-}
-
 impl Pool {
     fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
@@ -269,24 +245,6 @@ impl Pool {
         let now = self.millis();
         let helpers = self.began.iter().zip(&self.folders).skip(1);
         helpers.filter(move |(began, _)| is_stuck(began, now)).map(|(_, folder)| folder.load(Relaxed))
-    }
-
-    /// Makes a waiting job the newest, unless it is among those that are next anyway.
-    fn renew(&self, place: &AtomicU64) {
-        let mut queues = self.lock();
-        let (sought, length) = (place.load(Relaxed), queues.serve.len());
-        // One that is not there any more has been begun or refused.
-        let Ok(index) = queues.serve.binary_search_by_key(&sought, |waiting| waiting.work.place().load(Relaxed)) else {
-            return;
-        };
-        // Where helpers are stuck the newest may be one that nobody will run: it is to become late, and its clients are to be told.
-        if index + self.helpers < length
-            && self.stuck().next().is_none()
-            && let Some(mut waiting) = queues.serve.remove(index)
-        {
-            waiting.since = clock::read();
-            queues.append(waiting);
-        }
     }
 
     /// Whether a folder holds as many helpers as it may.
@@ -325,7 +283,7 @@ impl Pool {
             return late.into_iter().chain([waiting]).for_each(|waiting| self.turn_away(waiting));
         }
         let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_front() } else { None };
-        queues.append(waiting);
+        queues.serve.push_back(waiting);
         self.queued.store(queues.serve.len(), Relaxed);
         // An idle helper that has been woken and has not come yet still counts as idle, so more jobs than idle helpers need one.
         let needs_thread = queues.serve.len() > queues.idle
@@ -477,9 +435,8 @@ impl Pool {
             self.queued.store(queues.serve.len(), Relaxed);
             match waiting {
                 Some(waiting) if waiting.work.is_wanted() => {
-                    let now = clock::read();
-                    let delay = now.saturating_duration_since(waiting.since);
-                    self.note_delay(now.saturating_duration_since(waiting.asked));
+                    let delay = clock::read().saturating_duration_since(waiting.since);
+                    self.note_delay(delay);
                     let micros = |delay: Duration| delay.as_micros() as u64;
                     let oldest = queues
                         .serve

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -20,8 +20,6 @@ pub struct Job<T> {
 /// A job without its type.
 pub(super) trait Work: Send {
     fn is_wanted(&self) -> bool;
-    /// Its place in the queue: later ones are greater. 0 before it has one.
-    fn place(&self) -> &AtomicU64;
     /// Runs it, and says whether it did not panic.
     fn run(self: Box<Self>) -> bool;
     fn refuse(self: Box<Self>);
@@ -36,7 +34,6 @@ struct Typed<T, F> {
 struct Cell<T> {
     state: Mutex<State<T>>,
     wanted: AtomicBool,
-    place: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -49,24 +46,14 @@ impl<T: Send + 'static> Job<T> {
     /// The two ends of it.
     pub(super) fn new(call: impl FnOnce() -> T + Send + 'static) -> (Self, Box<dyn Work>) {
         let state = Mutex::new(State { outcome: None, waker: None });
-        let cell = Arc::new(Cell { state, wanted: AtomicBool::new(true), place: AtomicU64::new(0) });
+        let cell = Arc::new(Cell { state, wanted: AtomicBool::new(true) });
         (Self { cell: Arc::clone(&cell) }, Box::new(Typed { cell, call }))
-    }
-}
-
-impl<T> Job<T> {
-    pub(super) fn place(&self) -> &AtomicU64 {
-        &self.cell.place
     }
 }
 
 impl<T: Send, F: FnOnce() -> T + Send> Work for Typed<T, F> {
     fn is_wanted(&self) -> bool {
         self.cell.wanted.load(Relaxed)
-    }
-
-    fn place(&self) -> &AtomicU64 {
-        &self.cell.place
     }
 
     fn run(self: Box<Self>) -> bool {

@@ -125,46 +125,6 @@ fn overloaded_the_last_to_come_is_the_first_to_go() {
 }
 
 #[test]
-fn overloaded_a_job_that_others_ask_for_too_counts_as_new() {
-    let helpers = Helpers::new(1, 20);
-    let held = Held::new(&helpers, Class::Serve);
-    let order = Order::default();
-    let mut jobs: Vec<_> = (0..9).map(|number| numbered(&helpers, Class::Serve, &order, number)).collect();
-    helpers.renew(&jobs[1]);
-    jobs.extend((9..16).map(|number| numbered(&helpers, Class::Serve, &order, number)));
-    for renewed in [12, 2, 2, 3, 15] {
-        helpers.renew(&jobs[renewed]);
-    }
-    helpers.renew(&held.job);
-    held.end();
-    for job in jobs {
-        wait(job).expect("it was run");
-    }
-    // Job 1 was renewed when the oldest went first, and so it kept its place.
-    let expected = [15, 3, 2, 12, 14, 13, 11, 0, 1, 4, 5, 6, 7, 8, 9, 10];
-    assert_eq!(*order.lock().expect("no panic"), expected);
-    assert_eq!(helpers.stats().refused, 0);
-}
-
-/// Else a job on a hung disk would be new for ever.
-#[test]
-fn nothing_counts_as_new_while_a_helper_is_stuck() {
-    let helpers = Helpers::new(1, 20);
-    let held = Held::new(&helpers, Class::Serve);
-    let order = Order::default();
-    let jobs: Vec<_> = (0..11).map(|number| numbered(&helpers, Class::Serve, &order, number)).collect();
-    helpers.renew(&jobs[5]);
-    until("the helper is stuck", || helpers.stats().stuck == 1);
-    helpers.renew(&jobs[0]);
-    held.end();
-    for job in jobs {
-        wait(job).expect("it was run");
-    }
-    assert_eq!(*order.lock().expect("no panic"), [5, 10, 0, 1, 2, 3, 4, 6, 7, 8, 9]);
-    assert!(helpers.stats().longest_delay >= Duration::from_secs(1), "delays count from the first who asked");
-}
-
-#[test]
 fn a_standing_queue_refuses_newcomers_until_it_is_forgotten() {
     let helpers = Helpers::with_target(1, 10_000, Duration::from_millis(2));
     let slow = || helpers.submit(Class::Serve, || thread::sleep(Duration::from_millis(5)));
