@@ -1,8 +1,9 @@
 //! Helpers: a bounded pool of threads for whatever can block, shared by all loops.
 //!
-//! Jobs wait in one queue, first in first out. When the queue is a standing one (`codel`) or half full the newest go first,
-//! because the oldest have waited so long that their clients are likely to give up anyway; who has waited too long is refused,
-//! and who cannot be served in time is refused at once; when it is full the oldest is refused, so a newcomer always has a
+//! Jobs wait in one queue, first in first out. When the queue is a standing one (`codel`) or half full the disk is short of what is
+//! asked of it: those go first for which the most wait, since one read answers them all, and of those for which as many do the
+//! newest, because the oldest have waited so long that their clients are likely to give up anyway. Who has waited too long is
+//! refused, and who cannot be served in time is refused at once; when it is full the oldest is refused, so a newcomer always has a
 //! chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one
 //! thread of their own, so that helpers held by a dead disk do not hold them too.
 //!
@@ -13,11 +14,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::codel::Codel;
-use super::job::{Job, Work};
+use super::job::Job;
+use super::line::{Line, Waiting};
 use crate::clock;
 use crate::meter::{BUCKETS, bucket};
 
@@ -81,6 +84,8 @@ pub struct Stats {
 #[derive(Debug)]
 pub(crate) struct Pool {
     queues: Mutex<Queues>,
+    /// The line's.
+    doubled: Sender<u64>,
     work: Condvar,
     urgent_work: Condvar,
     origin: Instant,
@@ -107,7 +112,7 @@ pub(crate) struct Pool {
 }
 
 struct Queues {
-    serve: VecDeque<Waiting>,
+    serve: Line,
     urgent: VecDeque<Waiting>,
     threads: usize,
     idle: usize,
@@ -115,13 +120,6 @@ struct Queues {
     /// Places of helpers that have ended.
     free: Vec<usize>,
     codel: Codel,
-}
-
-pub(crate) struct Waiting {
-    since: Instant,
-    class: Class,
-    folder: usize,
-    work: Box<dyn Work>,
 }
 
 impl Helpers {
@@ -134,8 +132,9 @@ impl Helpers {
     /// The same, of which no job is to wait longer than about `target` once the queue does not drain any more.
     pub fn with_target(helpers: usize, bound: usize, target: Duration) -> Self {
         let helpers = helpers.max(1);
+        let (serve, doubled) = Line::new();
         let queues = Queues {
-            serve: VecDeque::new(),
+            serve,
             urgent: VecDeque::new(),
             threads: 0,
             idle: 0,
@@ -145,6 +144,7 @@ impl Helpers {
         };
         Self(Arc::new(Pool {
             queues: Mutex::new(queues),
+            doubled,
             work: Condvar::new(),
             urgent_work: Condvar::new(),
             origin: clock::read(),
@@ -183,11 +183,19 @@ impl Helpers {
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
         let (job, work) = Job::new(call);
-        self.0.enqueue(Waiting { since: clock::read(), class, folder, work });
+        self.0.enqueue(Waiting::new(class, folder, work, clock::read()));
         job
     }
 
-    /// Whether the queue's newest jobs go first: it is a standing one, or half full.
+    /// One more waits for a job: what many wait for goes first when the disk is short of what is asked of it.
+    pub fn join<T>(&self, job: &Job<T>) {
+        if let Some(place) = job.join() {
+            // The receiver lives as long as the pool does.
+            let _ = self.0.doubled.send(place);
+        }
+    }
+
+    /// Whether the oldest jobs do not go first any more: the queue is a standing one, or half full.
     pub fn is_overloaded(&self) -> bool {
         self.0.is_standing.load(Relaxed) || self.0.queued.load(Relaxed) * 2 >= self.0.bound
     }
@@ -282,8 +290,8 @@ impl Pool {
             self.no_room.fetch_add(1, Relaxed);
             return late.into_iter().chain([waiting]).for_each(|waiting| self.turn_away(waiting));
         }
-        let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_front() } else { None };
-        queues.serve.push_back(waiting);
+        let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_oldest() } else { None };
+        queues.serve.push(waiting);
         self.queued.store(queues.serve.len(), Relaxed);
         // An idle helper that has been woken and has not come yet still counts as idle, so more jobs than idle helpers need one.
         let needs_thread = queues.serve.len() > queues.idle
@@ -341,8 +349,11 @@ impl Pool {
                         queues.threads == 0
                     }
                 };
-                let queue = if class == Class::Urgent { &mut queues.urgent } else { &mut queues.serve };
-                let orphans = if is_alone { std::mem::take(queue) } else { VecDeque::new() };
+                let orphans: Vec<_> = match class {
+                    _ if !is_alone => Vec::new(),
+                    Class::Urgent => std::mem::take(&mut queues.urgent).into(),
+                    _ => queues.serve.take().collect(),
+                };
                 self.queued.store(queues.serve.len(), Relaxed);
                 drop(queues);
                 orphans.into_iter().for_each(|orphan| self.turn_away(orphan));
@@ -435,14 +446,12 @@ impl Pool {
             self.queued.store(queues.serve.len(), Relaxed);
             match waiting {
                 Some(waiting) if waiting.work.is_wanted() => {
-                    let delay = clock::read().saturating_duration_since(waiting.since);
-                    self.note_delay(delay);
-                    let micros = |delay: Duration| delay.as_micros() as u64;
-                    let oldest = queues
-                        .serve
-                        .front()
-                        .map_or(0, |oldest| micros(clock::read().saturating_duration_since(oldest.since)));
-                    let is_late = class != Class::Urgent && queues.codel.leaves(self.micros(), micros(delay), oldest);
+                    let now = clock::read();
+                    let waited = |waiting: &Waiting| now.saturating_duration_since(waiting.since);
+                    self.note_delay(waited(&waiting));
+                    let [delay, oldest] = [Some(&waiting), queues.serve.oldest()]
+                        .map(|waiting| waiting.map_or(0, |waiting| waited(waiting).as_micros() as u64));
+                    let is_late = class != Class::Urgent && queues.codel.leaves(self.micros(), delay, oldest);
                     self.publish(&queues.codel);
                     if is_late && waiting.class != Class::Essential {
                         drop(queues);
@@ -485,19 +494,16 @@ impl Pool {
         self.lock().idle -= usize::from(class != Class::Urgent);
     }
 
-    /// The next job: the oldest, or in a bad queue the newest, of those whose folder may have another helper. While the newest go
-    /// first, the oldest that has waited too long comes before them, to be refused: its client should know.
+    /// The next job: the oldest, or in a bad queue the most wanted, of those whose folder may have another helper. The oldest that
+    /// has waited too long comes before it, to be refused: its client should know.
     fn choose(&self, queues: &mut Queues) -> Option<Waiting> {
         if let Some(late) = Self::late(queues) {
             return Some(late);
         }
         let is_bad = queues.codel.is_standing() || queues.serve.len() * 2 >= self.bound;
-        if self.stuck().next().is_none() {
-            return if is_bad { queues.serve.pop_back() } else { queues.serve.pop_front() };
-        }
-        let mut lives = queues.serve.iter().map(|waiting| !self.is_dead(waiting.folder));
-        let place = if is_bad { lives.rposition(|lives| lives) } else { lives.position(|lives| lives) };
-        place.and_then(|place| queues.serve.remove(place))
+        let is_any_stuck = self.stuck().next().is_some();
+        let lives = |waiting: &Waiting| !is_any_stuck || !self.is_dead(waiting.folder);
+        if is_bad { queues.serve.pop_most_wanted_that(lives) } else { queues.serve.pop_oldest_that(lives) }
     }
 
     /// Tells those who do not hold the queues' lock.
@@ -508,9 +514,9 @@ impl Pool {
 
     /// The oldest, if it has waited too long.
     fn late(queues: &mut Queues) -> Option<Waiting> {
-        let oldest = queues.serve.front().filter(|oldest| oldest.class != Class::Essential)?;
+        let oldest = queues.serve.oldest().filter(|oldest| oldest.class != Class::Essential)?;
         let is_late = queues.codel.is_late(clock::read().saturating_duration_since(oldest.since).as_micros() as u64);
-        if is_late { queues.serve.pop_front() } else { None }
+        if is_late { queues.serve.pop_oldest() } else { None }
     }
 
     /// Called under the queues' lock, so load and store suffice.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -20,6 +20,8 @@ pub struct Job<T> {
 /// A job without its type.
 pub(super) trait Work: Send {
     fn is_wanted(&self) -> bool;
+    /// It has a place in the line.
+    fn takes(&self, place: u64);
     /// Runs it, and says whether it did not panic.
     fn run(self: Box<Self>) -> bool;
     fn refuse(self: Box<Self>);
@@ -34,6 +36,9 @@ struct Typed<T, F> {
 struct Cell<T> {
     state: Mutex<State<T>>,
     wanted: AtomicBool,
+    place: AtomicU64,
+    /// How many wait for it.
+    waiting: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -46,14 +51,31 @@ impl<T: Send + 'static> Job<T> {
     /// The two ends of it.
     pub(super) fn new(call: impl FnOnce() -> T + Send + 'static) -> (Self, Box<dyn Work>) {
         let state = Mutex::new(State { outcome: None, waker: None });
-        let cell = Arc::new(Cell { state, wanted: AtomicBool::new(true) });
+        let cell = Arc::new(Cell {
+            state,
+            wanted: AtomicBool::new(true),
+            place: AtomicU64::new(0),
+            waiting: AtomicU32::new(1),
+        });
         (Self { cell: Arc::clone(&cell) }, Box::new(Typed { cell, call }))
+    }
+}
+
+impl<T> Job<T> {
+    /// One more waits for it; its place in the line, if that makes twice as many as when it was told last.
+    pub(super) fn join(&self) -> Option<u64> {
+        let waiting = self.cell.waiting.fetch_add(1, Relaxed) + 1;
+        waiting.is_power_of_two().then(|| self.cell.place.load(Relaxed))
     }
 }
 
 impl<T: Send, F: FnOnce() -> T + Send> Work for Typed<T, F> {
     fn is_wanted(&self) -> bool {
         self.cell.wanted.load(Relaxed)
+    }
+
+    fn takes(&self, place: u64) {
+        self.cell.place.store(place, Relaxed);
     }
 
     fn run(self: Box<Self>) -> bool {

@@ -8,6 +8,7 @@ mod codel;
 mod held;
 mod helpers;
 mod job;
+mod line;
 mod mount;
 mod now;
 mod pause;
@@ -15,10 +16,12 @@ mod proven;
 mod root;
 
 pub use held::Held;
-pub use helpers::{Class, Helpers, Stats};
 #[cfg(feature = "sim")]
-pub(crate) use helpers::{Pool, Waiting};
+pub(crate) use helpers::Pool;
+pub use helpers::{Class, Helpers, Stats};
 pub use job::{Job, Refused};
+#[cfg(feature = "sim")]
+pub(crate) use line::Waiting;
 pub use mount::{Ability, Mount};
 pub use now::{is_resident, read_now, read_resident};
 pub use pause::pause;

@@ -125,6 +125,63 @@ fn overloaded_the_last_to_come_is_the_first_to_go() {
 }
 
 #[test]
+fn overloaded_what_many_wait_for_goes_first() {
+    let helpers = Helpers::new(1, 20);
+    let held = Held::new(&helpers, Class::Serve);
+    let order = Order::default();
+    let mut jobs: Vec<_> = (0..9).map(|number| numbered(&helpers, Class::Serve, &order, number)).collect();
+    helpers.join(&jobs[1]);
+    jobs.extend((9..16).map(|number| numbered(&helpers, Class::Serve, &order, number)));
+    // Besides who asked first: three for 12, one each for 2 and 3, and two for 4, which is as good as one.
+    for joined in [2, 12, 3, 12, 12, 4, 4] {
+        helpers.join(&jobs[joined]);
+    }
+    helpers.join(&held.job);
+    held.end();
+    for job in jobs {
+        wait(job).expect("it was run");
+    }
+    // Nine are less than half of what may wait: from then on the oldest go first.
+    let expected = [12, 4, 3, 2, 1, 15, 14, 0, 5, 6, 7, 8, 9, 10, 11, 13];
+    assert_eq!(*order.lock().expect("no panic"), expected);
+    assert_eq!(helpers.stats().refused, 0);
+}
+
+#[test]
+fn what_many_wait_for_is_refused_all_the_same_when_it_has_waited_too_long() {
+    let target = Duration::from_millis(5);
+    let helpers = Helpers::with_target(1, 10_000, target);
+    let slow = || helpers.submit(Class::Serve, || thread::sleep(Duration::from_millis(5)));
+    let mut jobs = Vec::new();
+    until("the queue stands", || {
+        jobs.extend([slow(), slow()]);
+        helpers.is_overloaded()
+    });
+    let held = Held::new(&helpers, Class::Essential);
+    let is_refused = |asked: &mut Job<()>| {
+        let outcome = pin!(asked).poll(&mut Context::from_waker(Waker::noop()));
+        assert_ne!(outcome, Poll::Ready(Ok(())), "nobody can have run it");
+        outcome.is_ready()
+    };
+    let mut asked = slow();
+    until("there is room for it", || {
+        let has_room = !is_refused(&mut asked);
+        if !has_room {
+            asked = slow();
+        }
+        has_room
+    });
+    let began = Instant::now();
+    until("it is refused", || {
+        helpers.join(&asked);
+        jobs.push(slow());
+        is_refused(&mut asked)
+    });
+    assert!(began.elapsed() + Duration::from_millis(1) >= target * 2, "refused after {:?}", began.elapsed());
+    held.end();
+}
+
+#[test]
 fn a_standing_queue_refuses_newcomers_until_it_is_forgotten() {
     let helpers = Helpers::with_target(1, 10_000, Duration::from_millis(2));
     let slow = || helpers.submit(Class::Serve, || thread::sleep(Duration::from_millis(5)));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use amped_runtime::disk::{Job, Refused};
+use amped_runtime::disk::{Helpers, Job, Refused};
 use amped_runtime::{Runtime, Sleep};
 
 use super::entry::Entry;
@@ -147,6 +147,11 @@ impl Later {
     /// How long ago the helper was asked.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.fetch.started)
+    }
+
+    /// Tells the helpers that one more waits for the job.
+    pub fn join(&self, helpers: &Helpers) {
+        helpers.join(&self.fetch.job.borrow());
     }
 
     /// Is content with `entry` when `sleep` ends first.

@@ -225,6 +225,7 @@ impl Files {
         if self.plan.shared_jobs
             && let Some(later) = self.fetches.join(&key)
         {
+            later.join(&self.helpers);
             return self.or_memory(later, known);
         }
         let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
