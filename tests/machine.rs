@@ -12,7 +12,11 @@ use harness::{Client, Driver, Folder, Server, binary, is_root, on_every_driver, 
 use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-on_every_driver!(it_serves_where_calls_are_forbidden, root_is_given_up_when_the_addresses_are_bound);
+on_every_driver!(
+    it_serves_where_calls_are_forbidden,
+    its_own_code_stays_in_memory,
+    root_is_given_up_when_the_addresses_are_bound
+);
 
 /// Runs `work` on a thread that may not make these calls, and whose programs may not either.
 fn without_calls<T: Send>(calls: &[i64], answer: u32, work: impl FnOnce() -> T + Send) -> T {
@@ -53,6 +57,24 @@ fn it_serves_where_calls_are_forbidden(driver: Driver) {
             assert_eq!(server.status()["confined"]["sandbox"], "unavailable");
         });
     }
+}
+
+/// Where memory is short the kernel would drop it, and the loop would wait for the disk to go on.
+fn its_own_code_stays_in_memory(driver: Driver) {
+    let folder = Folder::usual();
+    let toml = format!("[[sites]]\nroot = \"{}\"\n", folder.path().display());
+    let server = Server::run(driver, &toml);
+    assert_eq!(server.get("/").text(), "hi\n");
+    let is_short = server.startup_line().contains("its own code");
+    assert!(!is_short || !is_root(), "root may lock what it likes: {}", server.startup_line());
+    assert!(is_short || server.locked_memory() > 1_000_000, "{} bytes", server.locked_memory());
+    without_calls(&[MLOCK], ENOMEM, || {
+        let server = Server::run(driver, &toml);
+        assert_eq!(server.get("/").text(), "hi\n");
+        assert_eq!(server.locked_memory(), 0);
+        let line = server.startup_line();
+        assert!(line.contains("Cannot allocate memory") && line.contains("ulimit -l"), "{line}");
+    });
 }
 
 /// Without a word the driver is another one, and the first line says why.
@@ -221,5 +243,7 @@ const IO_URING_ENTER: i64 = 426;
 const IO_URING_REGISTER: i64 = 427;
 const OPENAT2: i64 = 437;
 const LANDLOCK: i64 = 444;
+const MLOCK: i64 = if cfg!(target_arch = "x86_64") { 149 } else { 228 };
 const EPERM: u32 = 1;
+const ENOMEM: u32 = 12;
 const ENOSYS: u32 = 38;

@@ -21,9 +21,9 @@ use crate::bench::spindles::Spindles;
 /// The files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let about = format!(
-        "Capacity: a closed loop of 64 connections. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load; the offers take turns, and the middle ones of {} \
-         runs are shown ({} with new connections, {} of the peers). `{}`: 100 files in memory, 64 keep-alive connections, heads as long as a browser's ({} bytes); amped also writes an access log, to /dev/null: without it \
-         the generator's core is full before amped's is. `{}`: the same files with short heads and without a log, a connection each, 256 at a time. {FROM_SENDING}",
+        "Capacity: a closed loop. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load; the offers take turns, and the middle ones of {} \
+         runs are shown ({} with new connections, {} of the peers). `{}`: 100 files in memory, 32 keep-alive connections (who answers all that come waits for as many as there are, by Little's law: with 64 each waits twice as long), heads as long as a browser's ({} bytes); amped also writes an access log, to /dev/null: without it \
+         the generator's core is full before amped's is. `{}`: the same files with short heads and without a log, a connection each, 64 at a time for the capacity, then 256. {FROM_SENDING}",
         lab.pick(1, ROUNDS),
         lab.pick(1, ROUNDS / 3),
         lab.pick(1, ROUNDS_OF_PEERS),
@@ -133,7 +133,7 @@ impl Resource {
         match (self, closed) {
             (Self::Memory, _) => {
                 let fields = BROWSER.lines().map(|line| format!(" --header {line}"));
-                format!("-c 64 --mix 100%:100{}", fields.collect::<String>())
+                format!("-c 32 --mix 100%:100{}", fields.collect::<String>())
             }
             (Self::Connections, true) => "-c 64 --close --mix 100%:100".into(),
             (Self::Connections, false) => "-c 256 --close --mix 100%:100".into(),

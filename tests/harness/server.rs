@@ -281,8 +281,17 @@ impl Server {
 
     /// Its resident memory in bytes.
     pub fn memory(&self) -> u64 {
+        self.memory_named("VmRSS:")
+    }
+
+    /// What of its memory the kernel may not take away, in bytes.
+    pub fn locked_memory(&self) -> u64 {
+        self.memory_named("VmLck:")
+    }
+
+    fn memory_named(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident set");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5) has it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 

@@ -13,7 +13,7 @@
 //! interrupt  a thread that blocks, woken by another              process   fork, signals, children
 //! channel    messages and descriptors between processes          stack     what a stuck thread is doing
 //! confine    rights that are given up before serving              sim       a world in place of the kernel (feature `sim`)
-//! stderr     lines for people, which nothing depends on
+//! stderr     lines for people, which nothing depends on       code      the program itself, kept in memory
 //! ```
 
 /// Ends the function it stands in with what this thread's simulation says, if the thread is in one. Without the feature `sim`
@@ -40,6 +40,7 @@ pub mod stack;
 mod alarm;
 mod buffer;
 mod clock;
+mod code;
 mod descriptors;
 mod executor;
 mod interrupt;
@@ -51,6 +52,7 @@ mod timer;
 pub use alarm::Alarm;
 pub use buffer::{Chunk, SendQueue};
 pub use clock::{Clock, read as read_clock, wall_time};
+pub use code::{Kept, keep_code_in_memory};
 pub use descriptors::{descriptor_limit, make_room_for_descriptors};
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};

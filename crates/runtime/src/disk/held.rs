@@ -73,6 +73,14 @@ impl Held {
         is_readable
     }
 
+    /// Whether the kernel has dropped some of this part, or has and is reading it again for somebody else, as far as it tells.
+    pub fn has_gone(&self, mount: &Mount, offset: u64, length: usize) -> bool {
+        let can_tell = self.place == Place::Own && mount.ability() == Ability::NoWait;
+        can_tell
+            && is_resident(self, offset, length)
+                .is_some_and(|is_there| !is_there || !is_readable(mount, self, offset, length))
+    }
+
     /// Brings this part into memory and says how much of it there is. Waits for the disk: for helpers.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
-use amped_runtime::{process, say};
+use amped_runtime::{Kept, keep_code_in_memory, process, say};
 
 use super::confine::{self, Confined};
 use super::sockets::Sockets;
@@ -32,6 +32,8 @@ pub struct Prepared {
     sockets: Sockets,
     addresses: Vec<SocketAddr>,
     served: Served,
+    /// What it calls does not wait for the disk either.
+    code: Kept,
 }
 
 /// A running server.
@@ -74,7 +76,8 @@ impl Prepared {
         confine::check(&plan)?;
         sockets.reset(plan.limits.dead_peer_timeout)?;
         let (chosen, addresses) = (choose(plan.driver), sockets.addresses());
-        Ok(Self { chosen, sockets, addresses, served: Served::open(plan, None)? })
+        let code = keep_code_in_memory();
+        Ok(Self { chosen, sockets, addresses, served: Served::open(plan, None)?, code })
     }
 
     /// What is to be served and how.
@@ -102,8 +105,14 @@ impl Prepared {
             (_, Architecture::Mp) => "es",
             _ => "s",
         };
+        let code = self.code.shortage.as_ref().map_or(String::new(), |error| {
+            format!(
+                "; {error}: where memory is short its own code may have to be read from the disk again, unless more of it may be locked \
+                 (`ulimit -l`, LimitMEMLOCK= in a unit)"
+            )
+        });
         format!(
-            "amped {}: driver {} ({}), architecture {}, {} {each}{plural}, cache {cache:.0} MB, disk {} ({})",
+            "amped {}: driver {} ({}), architecture {}, {} {each}{plural}, cache {cache:.0} MB, disk {} ({}){code}",
             env!("CARGO_PKG_VERSION"),
             chosen.kind,
             chosen.reason,

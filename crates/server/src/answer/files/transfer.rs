@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use amped_runtime::Sleep;
-use amped_runtime::disk::{Ability, Class, Helpers, Job, Place, UNIT, is_resident, stamp};
+use amped_runtime::disk::{Class, Helpers, Job, Place, UNIT, stamp};
 use amped_runtime::net::Stream;
 
 use super::Files;
@@ -168,12 +168,11 @@ impl Transfer {
     }
 
     /// Whether the kernel has dropped what is to be sent now: a client may take minutes for a window, and where memory is short
-    /// the loop would wait for the disk (176 ms were seen). Not asked of fast readers, who leave it no time.
+    /// the loop would wait for the disk (176 ms were seen, and, where it was being read again for another client, 959). Not
+    /// asked of fast readers, who leave it no time.
     fn has_gone(&self, means: Means<'_>, share: usize) -> bool {
-        let can_tell = means.mode == DiskMode::Amped
-            && self.content.file.place() == Place::Own
-            && self.content.root.mount().ability() == Ability::NoWait;
-        can_tell && is_resident(&self.content.file, self.left.start, share) == Some(false)
+        let mount = self.content.root.mount();
+        means.mode == DiskMode::Amped && self.content.file.has_gone(mount, self.left.start, share)
     }
 
     /// The window is on the disk: waits for the helper that brings it in.
