@@ -52,7 +52,7 @@ mod timer;
 pub use alarm::Alarm;
 pub use buffer::{Chunk, SendQueue};
 pub use clock::{Clock, read as read_clock, wall_time};
-pub use code::{Kept, keep_code_in_memory};
+pub use code::keep_code_in_memory;
 pub use descriptors::{descriptor_limit, make_room_for_descriptors};
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};

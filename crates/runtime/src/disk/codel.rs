@@ -44,7 +44,7 @@ impl Codel {
         }
     }
 
-    /// A job leaves the queue after `delay`, while the oldest has waited for `oldest`: when the newest go first it is the oldest
+    /// A job leaves the queue after `delay`, while the oldest has waited for `oldest`: when others go first it is the oldest
     /// whose delay tells whether the queue drains. Says whether the job is to be refused because it has waited too long.
     pub(crate) fn leaves(&mut self, now: u64, delay: u64, oldest: u64) -> bool {
         let longest = delay.max(oldest);
@@ -58,7 +58,7 @@ impl Codel {
         is_late
     }
 
-    /// Whether the queue is a standing one: the newest go first then.
+    /// Whether the queue is a standing one: the oldest do not go first then.
     pub(crate) fn is_standing(&self) -> bool {
         self.is_standing
     }

@@ -1,11 +1,12 @@
 //! Helpers: a bounded pool of threads for whatever can block, shared by all loops.
 //!
 //! Jobs wait in one queue, first in first out. When the queue is a standing one (`codel`) or half full the disk is short of what is
-//! asked of it: those go first for which the most wait, since one read answers them all, and of those for which as many do the
-//! newest, because the oldest have waited so long that their clients are likely to give up anyway. Who has waited too long is
-//! refused, and who cannot be served in time is refused at once; when it is full the oldest is refused, so a newcomer always has a
-//! chance. A job whose `Job` was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one
-//! thread of their own, so that helpers held by a dead disk do not hold them too.
+//! asked of it: those go first for which the most have asked, since one read answers them all, and of those for which as many
+//! have the newest, because the oldest have waited so long that their clients are likely to give up anyway. Essential ones,
+//! which are not refused, have every other turn. Who has waited too long is refused, and who cannot be served in time is refused at
+//! once; when the queue is full the oldest for which one has asked is refused, so a newcomer always has a chance. A job whose `Job`
+//! was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one thread of their own, so that helpers
+//! held by a dead disk do not hold them too.
 //!
 //! A helper whose job takes more than a second counts as stuck. A folder with half of the helpers stuck in it gets no more of
 //! them, and stuck ones are replaced, up to as many as there were: a dead mount starves nobody else.
@@ -84,8 +85,8 @@ pub struct Stats {
 #[derive(Debug)]
 pub(crate) struct Pool {
     queues: Mutex<Queues>,
-    /// The line's.
-    doubled: Sender<u64>,
+    /// To the line: the place of a job for which twice as many have asked as before.
+    doublings: Sender<u64>,
     work: Condvar,
     urgent_work: Condvar,
     origin: Instant,
@@ -132,7 +133,7 @@ impl Helpers {
     /// The same, of which no job is to wait longer than about `target` once the queue does not drain any more.
     pub fn with_target(helpers: usize, bound: usize, target: Duration) -> Self {
         let helpers = helpers.max(1);
-        let (serve, doubled) = Line::new();
+        let (serve, doublings) = Line::new();
         let queues = Queues {
             serve,
             urgent: VecDeque::new(),
@@ -144,7 +145,7 @@ impl Helpers {
         };
         Self(Arc::new(Pool {
             queues: Mutex::new(queues),
-            doubled,
+            doublings,
             work: Condvar::new(),
             urgent_work: Condvar::new(),
             origin: clock::read(),
@@ -187,11 +188,11 @@ impl Helpers {
         job
     }
 
-    /// One more waits for a job: what many wait for goes first when the disk is short of what is asked of it.
+    /// One more asks for a job: what many ask for goes first when the disk is short of what is asked of it.
     pub fn join<T>(&self, job: &Job<T>) {
         if let Some(place) = job.join() {
             // The receiver lives as long as the pool does.
-            let _ = self.0.doubled.send(place);
+            let _ = self.0.doublings.send(place);
         }
     }
 
@@ -255,9 +256,9 @@ impl Pool {
         helpers.filter(move |(began, _)| is_stuck(began, now)).map(|(_, folder)| folder.load(Relaxed))
     }
 
-    /// Whether a folder holds as many helpers as it may.
-    fn is_dead(&self, folder: usize) -> bool {
-        folder != 0 && self.stuck().filter(|stuck| *stuck == folder).count() >= self.helpers.div_ceil(2)
+    /// Whether a folder holds as many of the helpers that are stuck in these as it may.
+    fn is_full_of(&self, stuck: &[usize], folder: usize) -> bool {
+        folder != 0 && stuck.iter().filter(|stuck| **stuck == folder).count() >= self.helpers.div_ceil(2)
     }
 
     fn enqueue(self: &Arc<Self>, waiting: Waiting) {
@@ -290,7 +291,7 @@ impl Pool {
             self.no_room.fetch_add(1, Relaxed);
             return late.into_iter().chain([waiting]).for_each(|waiting| self.turn_away(waiting));
         }
-        let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_oldest() } else { None };
+        let evicted = if queues.serve.len() >= self.bound { queues.serve.pop_least_wanted() } else { None };
         queues.serve.push(waiting);
         self.queued.store(queues.serve.len(), Relaxed);
         // An idle helper that has been woken and has not come yet still counts as idle, so more jobs than idle helpers need one.
@@ -311,7 +312,8 @@ impl Pool {
 
     /// Whether there may be one more than `threads`, for a job in `folder`: in place of a stuck one.
     fn may_replace(&self, threads: usize, folder: usize) -> bool {
-        threads < self.helpers + self.stuck().count().min(self.helpers) && !self.is_dead(folder)
+        let stuck: Vec<usize> = self.stuck().collect();
+        threads < self.helpers + stuck.len().min(self.helpers) && !self.is_full_of(&stuck, folder)
     }
 
     fn turn_away(&self, evicted: Waiting) {
@@ -501,9 +503,9 @@ impl Pool {
             return Some(late);
         }
         let is_bad = queues.codel.is_standing() || queues.serve.len() * 2 >= self.bound;
-        let is_any_stuck = self.stuck().next().is_some();
-        let lives = |waiting: &Waiting| !is_any_stuck || !self.is_dead(waiting.folder);
-        if is_bad { queues.serve.pop_most_wanted_that(lives) } else { queues.serve.pop_oldest_that(lives) }
+        let stuck: Vec<usize> = self.stuck().collect();
+        let lives = |waiting: &Waiting| !self.is_full_of(&stuck, waiting.folder);
+        if is_bad { queues.serve.pop_most_wanted(lives) } else { queues.serve.pop_first(lives) }
     }
 
     /// Tells those who do not hold the queues' lock.
@@ -514,7 +516,7 @@ impl Pool {
 
     /// The oldest, if it has waited too long.
     fn late(queues: &mut Queues) -> Option<Waiting> {
-        let oldest = queues.serve.oldest().filter(|oldest| oldest.class != Class::Essential)?;
+        let oldest = queues.serve.oldest()?;
         let is_late = queues.codel.is_late(clock::read().saturating_duration_since(oldest.since).as_micros() as u64);
         if is_late { queues.serve.pop_oldest() } else { None }
     }

@@ -20,7 +20,7 @@ pub struct Job<T> {
 /// A job without its type.
 pub(super) trait Work: Send {
     fn is_wanted(&self) -> bool;
-    /// It has a place in the line.
+    /// It has a place in the line, which is not 0.
     fn takes(&self, place: u64);
     /// Runs it, and says whether it did not panic.
     fn run(self: Box<Self>) -> bool;
@@ -36,9 +36,10 @@ struct Typed<T, F> {
 struct Cell<T> {
     state: Mutex<State<T>>,
     wanted: AtomicBool,
+    /// In the line; 0: it has none.
     place: AtomicU64,
-    /// How many wait for it.
-    waiting: AtomicU32,
+    /// How many have asked for it.
+    asked: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -51,21 +52,18 @@ impl<T: Send + 'static> Job<T> {
     /// The two ends of it.
     pub(super) fn new(call: impl FnOnce() -> T + Send + 'static) -> (Self, Box<dyn Work>) {
         let state = Mutex::new(State { outcome: None, waker: None });
-        let cell = Arc::new(Cell {
-            state,
-            wanted: AtomicBool::new(true),
-            place: AtomicU64::new(0),
-            waiting: AtomicU32::new(1),
-        });
+        let cell =
+            Arc::new(Cell { state, wanted: AtomicBool::new(true), place: AtomicU64::new(0), asked: AtomicU32::new(1) });
         (Self { cell: Arc::clone(&cell) }, Box::new(Typed { cell, call }))
     }
 }
 
 impl<T> Job<T> {
-    /// One more waits for it; its place in the line, if that makes twice as many as when it was told last.
+    /// One more asks for it; its place in the line, if it has one and as many have asked again as when it was told last.
     pub(super) fn join(&self) -> Option<u64> {
-        let waiting = self.cell.waiting.fetch_add(1, Relaxed) + 1;
-        waiting.is_power_of_two().then(|| self.cell.place.load(Relaxed))
+        let asked = self.cell.asked.fetch_add(1, Relaxed) + 1;
+        let place = self.cell.place.load(Relaxed);
+        (place != 0 && asked.is_power_of_two()).then_some(place)
     }
 }
 

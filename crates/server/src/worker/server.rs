@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
-use amped_runtime::{Kept, keep_code_in_memory, process, say};
+use amped_runtime::{keep_code_in_memory, process, say};
 
 use super::confine::{self, Confined};
 use super::sockets::Sockets;
@@ -32,8 +32,8 @@ pub struct Prepared {
     sockets: Sockets,
     addresses: Vec<SocketAddr>,
     served: Served,
-    /// What it calls does not wait for the disk either.
-    code: Kept,
+    /// Why its own code may leave memory.
+    code: Option<std::io::Error>,
 }
 
 /// A running server.
@@ -76,7 +76,7 @@ impl Prepared {
         confine::check(&plan)?;
         sockets.reset(plan.limits.dead_peer_timeout)?;
         let (chosen, addresses) = (choose(plan.driver), sockets.addresses());
-        let code = keep_code_in_memory();
+        let code = keep_code_in_memory().err();
         Ok(Self { chosen, sockets, addresses, served: Served::open(plan, None)?, code })
     }
 
@@ -105,7 +105,7 @@ impl Prepared {
             (_, Architecture::Mp) => "es",
             _ => "s",
         };
-        let code = self.code.shortage.as_ref().map_or(String::new(), |error| {
+        let code = self.code.as_ref().map_or(String::new(), |error| {
             format!(
                 "; {error}: where memory is short its own code may have to be read from the disk again, unless more of it may be locked \
                  (`ulimit -l`, LimitMEMLOCK= in a unit)"

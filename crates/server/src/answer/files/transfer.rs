@@ -130,9 +130,12 @@ impl Transfer {
         if self.warm_until <= self.left.start && !self.look_ahead(means) {
             ready!(self.poll_warm(means, context))?;
         }
-        let window = self.warm_until.min(self.left.end) - self.left.start;
         let runtime = means.stream.runtime();
         let now = runtime.clock().now();
+        let remembered = if means.files.is_disk_in_use() { Duration::ZERO } else { REMEMBERED };
+        let asks = self.looked.is_none_or(|looked| looked != now && now - looked >= remembered);
+        let window = self.warm_until.min(self.left.end) - self.left.start;
+        let window = if asks { window.min(ASKED_FOR) } else { window };
         let Some(share) = means.budget.share(now, window) else { return Poll::Ready(Ok(0)) };
         // A client may take minutes for a window, and the file may be another by then. Asked before the bytes go, once a turn: to find
         // out when they have gone is too late for the last ones, as the client would have all it was promised, and a mixture. What a
@@ -140,11 +143,8 @@ impl Transfer {
         if self.seen.replace(now) != Some(now) && self.carried.is_none() {
             self.content.check_version()?;
         }
-        let looked = self.looked.replace(now);
-        let remembered = if means.files.is_disk_in_use() { Duration::ZERO } else { REMEMBERED };
-        if looked.is_none_or(|looked| looked != now && now - looked >= remembered)
-            && self.has_gone(means, share as usize)
-        {
+        self.looked = Some(now);
+        if asks && self.has_gone(means, share as usize) {
             // A job under way is for the next window.
             (self.warm_until, self.warming) = (self.left.start, None);
             return self.poll_warm(means, context).map_ok(|()| 0);
@@ -169,7 +169,7 @@ impl Transfer {
 
     /// Whether the kernel has dropped what is to be sent now: a client may take minutes for a window, and where memory is short
     /// the loop would wait for the disk (176 ms were seen, and, where it was being read again for another client, 959). Not
-    /// asked of fast readers, who leave it no time.
+    /// asked of fast readers, who leave it no time, while nothing leaves memory.
     fn has_gone(&self, means: Means<'_>, share: usize) -> bool {
         let mount = self.content.root.mount();
         means.mode == DiskMode::Amped && self.content.file.has_gone(mount, self.left.start, share)
@@ -286,6 +286,9 @@ const REMOTE_WINDOW: u64 = 256 * 1024;
 /// The kernel drops what nobody has read for seconds, or for less when memory is short: what is seen to be there need not have been read
 /// lately, and may be the next to go.
 const REMEMBERED: Duration = Duration::from_millis(20);
+/// Of how much that is asked at once, and so what is sent then: a slow reader takes less, and to ask costs a system call for each
+/// 128 KB.
+const ASKED_FOR: u64 = 256 * 1024;
 /// How long a transfer leaves the helpers alone that had no time for it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What all transfers together may send in a turn, about 250 us of the loop's time: small answers come in between, and who found
