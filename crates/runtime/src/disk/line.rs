@@ -76,10 +76,12 @@ impl Line {
         self.remove(place)
     }
 
-    /// Whom to refuse for want of room: the oldest for which one has asked, or else the oldest.
+    /// Whom to refuse for want of room: the oldest for which one has asked, or else the oldest, or else an essential one.
     pub(super) fn pop_least_wanted(&mut self) -> Option<Waiting> {
-        let place = self.jobs.iter().find(|(_, waiting)| waiting.doublings == 0).map(|(place, _)| *place);
-        place.and_then(|place| self.remove(place)).or_else(|| self.pop_oldest())
+        let unpopular = self.jobs.iter().find(|(_, waiting)| waiting.doublings == 0);
+        let first = unpopular.or_else(|| self.jobs.first_key_value()).or_else(|| self.essential.first_key_value());
+        let place = *first?.0;
+        self.remove(place)
     }
 
     /// The first to come of those that `may` go.
@@ -216,8 +218,8 @@ mod tests {
         join(&jobs[0], 1, &doubled);
         join(&jobs[2], 1, &doubled);
         line.push(waiting(Class::Essential, 9).1);
-        assert_eq!(emptied(|| line.pop_least_wanted()), [1, 0, 2]);
-        assert_eq!(line.len(), 2);
+        assert_eq!(emptied(|| line.pop_least_wanted()), [1, 0, 2, 9, 9]);
+        assert!(line.is_empty());
     }
 
     #[test]
