@@ -7,6 +7,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use harness::{Client, Driver, Folder, Server, binary, is_root, on_every_driver, wait_until};
 use rustix::process::Signal;
@@ -108,8 +109,9 @@ fn root_is_given_up_when_the_addresses_are_bound(driver: Driver) {
         assert!(said.contains("cannot become the user `0:0`"), "{said}");
         return;
     }
-    // A port that only root may bind.
-    let low = (600..1000).map(|port| format!("127.0.0.1:{port}")).find(|address| TcpListener::bind(address).is_ok());
+    // A port that only root may bind, and that no other of these tests has found to be free.
+    let ports = std::iter::from_fn(|| Some(LOW_PORT.fetch_add(1, Relaxed)).filter(|port| *port < 1000));
+    let low = ports.map(|port| format!("127.0.0.1:{port}")).find(|address| TcpListener::bind(address).is_ok());
     let low = low.expect("a free port");
     let log = folder.at("logs/access.log");
     fs::create_dir(folder.at("logs")).expect("own folder");
@@ -238,6 +240,7 @@ fn the_dockerfile_is_sound() {
 }
 
 // Numbers that all architectures have in common.
+static LOW_PORT: AtomicU16 = AtomicU16::new(600);
 const IO_URING_SETUP: i64 = 425;
 const IO_URING_ENTER: i64 = 426;
 const IO_URING_REGISTER: i64 = 427;
