@@ -239,14 +239,15 @@ fn the_dockerfile_is_sound() {
     assert!(said.iter().any(|line| line.starts_with("listening on")), "{said:?}");
 }
 
-// Numbers that all architectures have in common.
 static LOW_PORT: AtomicU16 = AtomicU16::new(600);
+// Numbers that all architectures have in common.
 const IO_URING_SETUP: i64 = 425;
 const IO_URING_ENTER: i64 = 426;
 const IO_URING_REGISTER: i64 = 427;
 const OPENAT2: i64 = 437;
 const LANDLOCK: i64 = 444;
-const MLOCK: i64 = if cfg!(target_arch = "x86_64") { 149 } else { 228 };
 const EPERM: u32 = 1;
 const ENOMEM: u32 = 12;
 const ENOSYS: u32 = 38;
+// One that they have not.
+const MLOCK: i64 = if cfg!(target_arch = "x86_64") { 149 } else { 228 };
