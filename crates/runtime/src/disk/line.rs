@@ -1,4 +1,5 @@
-//! The line: jobs that wait, in the order in which they came, and those of them for which more than one has asked.
+//! The line: jobs that wait, in the order in which they came; those for which more than one has asked, and those that are not
+//! refused, for when it is too long.
 //!
 //! Whoever asks for what somebody waits for already says so by a message, not under the queue's lock: that is held by helpers, whom a
 //! busy core may put aside for milliseconds (`helpers::NICE`), and no loop is to wait for them because many ask for one file.
@@ -30,8 +31,8 @@ pub(super) struct Line {
     popular: BTreeSet<(u32, u64)>,
     /// A message for each doubling: the job's place.
     doublings: Receiver<u64>,
-    /// Whether the essential ones are next, of a line that is too long.
-    turn: bool,
+    /// Whether the essential ones had the last turn of a line that is too long.
+    was_essential: bool,
 }
 
 impl Waiting {
@@ -45,7 +46,7 @@ impl Line {
     pub(super) fn new() -> (Self, Sender<u64>) {
         let (sender, doublings) = channel();
         let (jobs, essential, popular) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        (Self { jobs, essential, last: 0, popular, doublings, turn: false }, sender)
+        (Self { jobs, essential, last: 0, popular, doublings, was_essential: false }, sender)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -95,14 +96,14 @@ impl Line {
     /// come before, in the order in which they came: few ask for the next part of a download, and it is not refused.
     pub(super) fn pop_most_wanted(&mut self, may: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
         self.note_doublings();
-        self.turn = !self.turn;
+        self.was_essential = !self.was_essential;
         let essential = || self.essential.iter().find(|(_, waiting)| may(waiting)).map(|(place, _)| *place);
         let wanted = || {
             let mut popular = self.popular.iter().rev().map(|(_, place)| *place);
             let place = popular.find(|place| self.jobs.get(place).is_some_and(&may));
             place.or_else(|| self.jobs.iter().rev().find(|(_, waiting)| may(waiting)).map(|(place, _)| *place))
         };
-        let place = if self.turn { essential().or_else(wanted) } else { wanted().or_else(essential) };
+        let place = if self.was_essential { essential().or_else(wanted) } else { wanted().or_else(essential) };
         self.remove(place?)
     }
 

@@ -51,13 +51,14 @@ struct Fallback {
 }
 
 impl Fetches {
-    /// Waits for the job on this path, if there is one.
-    pub fn join(&self, key: &Key<&[u8]>) -> Option<Later> {
+    /// Waits for the job on this path, if there is one, and tells the helpers that one more does.
+    pub fn join(&self, key: &Key<&[u8]>, helpers: &Helpers) -> Option<Later> {
         let fetches = self.0.borrow();
         if fetches.is_empty() {
             return None;
         }
         let fetch = fetches.get(&key.into_owned())?.upgrade()?;
+        helpers.join(&fetch.job.borrow());
         Some(Later { fetch, fallback: None })
     }
 
@@ -147,11 +148,6 @@ impl Later {
     /// How long ago the helper was asked.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.fetch.started)
-    }
-
-    /// Tells the helpers that one more waits for the job.
-    pub fn join(&self, helpers: &Helpers) {
-        helpers.join(&self.fetch.job.borrow());
     }
 
     /// Is content with `entry` when `sleep` ends first.

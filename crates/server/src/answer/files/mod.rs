@@ -223,9 +223,8 @@ impl Files {
         let key = Key { memory: self.roots.get(id).memory, path };
         // Somebody has asked a helper already: the answer is on its way, and asking the kernel again would only repeat its no.
         if self.plan.shared_jobs
-            && let Some(later) = self.fetches.join(&key)
+            && let Some(later) = self.fetches.join(&key, &self.helpers)
         {
-            later.join(&self.helpers);
             return self.or_memory(later, known);
         }
         let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
