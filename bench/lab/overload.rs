@@ -10,6 +10,7 @@ use super::figure::Figure;
 use super::measure::{Answers, Files, Subject};
 use super::plot::{Axis, Line, Plot};
 use crate::bench::cgroup::{Scarce, drop_caches};
+use crate::bench::cores::Cores;
 use crate::bench::corpus;
 use crate::bench::report::{count, median, millis};
 use crate::bench::server::Running;
@@ -21,7 +22,7 @@ use crate::bench::spindles::Spindles;
 /// The files could not be made.
 pub fn run(lab: &Lab) -> Result<Figure> {
     let about = format!(
-        "Capacity: a closed loop. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load; the offers take turns, and the middle ones of {} \
+        "Capacity: a closed loop. Then an open loop offers 0.5 to 8 times as much, and at last a tenth, for the latency without load; the offers take turns while the host runs both cores beside one cache (what parted is repeated), and the middle ones of {} \
          runs are shown ({} with new connections, {} of the peers). `{}`: 100 files in memory, 32 keep-alive connections (who answers all that come waits for as many as there are, by Little's law: with 64 each waits twice as long), heads as long as a browser's ({} bytes); amped also writes an access log, to /dev/null: without it \
          the generator's core is full before amped's is. `{}`: the same files with short heads and without a log, a connection each, 64 at a time for the capacity, then 256. {FROM_SENDING}",
         lab.pick(1, ROUNDS),
@@ -58,7 +59,8 @@ fn figure(lab: &Lab, title: &str, about: String, resources: &[Resource]) -> Resu
         let mut lines = Vec::new();
         for subject in subjects(lab, resource) {
             match measure(lab, resource, &subject, &files) {
-                Ok(points) => {
+                Ok((points, note)) => {
+                    notes.extend(note.map(|note| format!("{}, {}: {note}", resource.name(), subject.name())));
                     rows.extend(points.iter().map(|point| point.row(resource, &subject)));
                     if subject.name() == "amped" {
                         said.push(judgement(resource, &points));
@@ -247,7 +249,8 @@ fn judgement(resource: &Resource, points: &[Point]) -> String {
     said + "."
 }
 
-fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> Result<Vec<Point>> {
+/// What was seen with each offer, and what is to be said of how.
+fn measure(lab: &Lab, resource: &Resource, subject: &Subject, files: &Files) -> Result<(Vec<Point>, Option<String>)> {
     let list = files.list(200_000)?;
     let list = format!("--urls {}", list.display());
     match resource {
@@ -284,55 +287,71 @@ fn steps(
     list: &str,
     (rounds, time): (usize, u32),
     hot: Option<&str>,
-) -> Result<Vec<Point>> {
+) -> Result<(Vec<Point>, Option<String>)> {
     let url = running.url("/");
     // The disk's is not known before memory holds what it holds after minutes: files and folders at random.
     let warm_up = if hot.is_some() { lab.pick(20, 90) } else { 2 };
     let closed = resource.words(true);
-    let closed = lab.load(&format!("{url} {list} {closed} -d {time}s --warm-up {warm_up}s --timeout 30s"))?;
+    let closed = format!("{url} {list} {closed} -d {time}s --warm-up {warm_up}s --timeout 30s");
+    // Where the disk is the limit, the cores are not.
+    let mut cores = Cores::new(if hot.is_some() { Duration::ZERO } else { lab.pick(Duration::ZERO, PATIENCE) });
+    let closed = cores.together(|| lab.load(&closed))?;
     let capacity = closed.good() / closed.figure("/seconds").max(0.001);
     let offers = [lab.pick(&[1.0, 8.0][..], &STEPS), &[UNLOADED]].concat();
-    let (settling, patience) = if hot.is_some() { (3, 2) } else { (1, 1) };
     let mut seen: Vec<Vec<Point>> = offers.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds {
         let mut turns: Vec<_> = offers.iter().zip(&mut seen).collect();
-        // There and back: a machine that has been busy for long is slower, and the greatest offer would always come last.
+        // There and back, or the greatest offer would always come last.
         if round % 2 == 1 {
             turns.reverse();
         }
         for (offered, points) in turns {
             let rate = (offered * capacity).max(1.0).round();
-            let load = lab.start_load(&format!(
-                "{url} {list} {} -d {time}s --warm-up {settling}s --rate {rate} --timeout {patience}s",
-                resource.words(false)
-            ))?;
-            std::thread::sleep(Duration::from_millis(settling * 1000 + 500));
-            let (family, began) = (running.family(), Instant::now());
-            let processor = family.cpu_seconds();
-            let hit = match hot {
-                Some(hot) => {
-                    let probe = lab.probe(&format!("{hot} -c 4 --rate 500 -d {}s --timeout 20s", time - 2), 1)?;
-                    Some(probe.latency_ms("p99"))
-                }
-                None => {
-                    std::thread::sleep(Duration::from_secs(u64::from(time) - 1));
-                    None
-                }
-            };
-            let busy = (family.cpu_seconds() - processor) / began.elapsed().as_secs_f64();
-            points.push(match load.wait() {
-                Ok(answers) => Point::new((*offered, rate), f64::from(time), &answers, hit, busy),
-                Err(error) if error.to_string().contains("no request was answered") => {
-                    let failed = rate * f64::from(time);
-                    Point { offered: *offered, rate, failed, hit, busy, ..Point::default() }
-                }
-                Err(error) => return Err(error),
-            });
-            // What an overload has left behind is gone: connections, queues.
-            std::thread::sleep(Duration::from_secs(1));
+            let words = format!("{url} {list} {}", resource.words(false));
+            points.push(cores.together(|| offer(lab, running, &words, (*offered, rate), time, hot))?);
         }
     }
-    Ok(seen.iter().map(|points| Point::middle(points)).collect())
+    let note = if hot.is_some() { None } else { cores.note() };
+    Ok((seen.iter().map(|points| Point::middle(points)).collect(), note))
+}
+
+/// Offers so much for so many seconds, and sees what comes of it.
+fn offer(
+    lab: &Lab,
+    running: &Running,
+    words: &str,
+    (offered, rate): (f64, f64),
+    time: u32,
+    hot: Option<&str>,
+) -> Result<Point> {
+    let (settling, patience) = if hot.is_some() { (3, 2) } else { (1, 1) };
+    let load =
+        lab.start_load(&format!("{words} -d {time}s --warm-up {settling}s --rate {rate} --timeout {patience}s"))?;
+    std::thread::sleep(Duration::from_millis(settling * 1000 + 500));
+    let (family, began) = (running.family(), Instant::now());
+    let processor = family.cpu_seconds();
+    let hit = match hot {
+        Some(hot) => {
+            let probe = lab.probe(&format!("{hot} -c 4 --rate 500 -d {}s --timeout 20s", time - 2), 1)?;
+            Some(probe.latency_ms("p99"))
+        }
+        None => {
+            std::thread::sleep(Duration::from_secs(u64::from(time) - 1));
+            None
+        }
+    };
+    let busy = (family.cpu_seconds() - processor) / began.elapsed().as_secs_f64();
+    let point = match load.wait() {
+        Ok(answers) => Point::new((offered, rate), f64::from(time), &answers, hit, busy),
+        Err(error) if error.to_string().contains("no request was answered") => {
+            let failed = rate * f64::from(time);
+            Point { offered, rate, failed, hit, busy, ..Point::default() }
+        }
+        Err(error) => return Err(error),
+    };
+    // What an overload has left behind is gone: connections, queues.
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(point)
 }
 
 /// One for each arm: where latency is what counts, nothing is to wait inside the disk (docs/overload.md).
@@ -355,8 +374,10 @@ const FROM_SENDING: &str = "Latencies count from sending: what waited for a conn
                             the server has; what it did send is in the table, and what the server was busy with it.";
 const UNLOADED: f64 = 0.1;
 const STEPS: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 9;
 const ROUNDS_OF_PEERS: usize = 1;
+/// For the cores to be together, with each server.
+const PATIENCE: Duration = Duration::from_secs(300);
 const ARMS: u32 = 4;
 const A_READ: Duration = Duration::from_millis(4);
 /// Page cache included.

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod client;
 mod cold;
+pub mod cores;
 pub mod corpus;
 mod idle;
 pub mod load;

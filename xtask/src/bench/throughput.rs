@@ -1,7 +1,9 @@
 //! The scenarios that measure what a request costs: all servers run at once, one is loaded at a time, in turns.
 
 use std::io::{Error, Result};
+use std::time::Duration;
 
+use super::cores::Cores;
 use super::load::{Load, Outcome, paced};
 use super::peers::Role;
 use super::report::{Report, count, median, megabytes, millis, ratio};
@@ -70,7 +72,7 @@ pub fn run(bench: &Bench, name: &str) -> Result<Option<Report>> {
             Err(error) => notes.push(format!("{} left out: {error}", server.name)),
         }
     }
-    rounds(bench, scenario, &site, &path, &mut contestants)?;
+    notes.extend(rounds(bench, scenario, &site, &path, &mut contestants)?);
     if let Files::Tail(_) = scenario.files {
         let read: f64 = contestants.iter().flat_map(|one| &one.samples).map(|sample| sample.megabytes_from_disk).sum();
         notes.push(format!("read from the disk by all servers in all rounds: {} MB", count(read)));
@@ -120,7 +122,7 @@ impl Contestant {
         Ok(Self { server, running, samples: Vec::new() })
     }
 
-    fn round(&mut self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<()> {
+    fn round(&self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<Sample> {
         let family = self.running.family();
         let (before, from_disk) = (family.cpu_seconds(), machine::megabytes_from_disk());
         let busy = || [super::SERVER_CORE, machine::ALL_CORES].map(machine::busy_seconds);
@@ -134,7 +136,7 @@ impl Contestant {
             Compare::Requests => outcome.requests as f64,
             Compare::Bytes => outcome.bytes as f64 / 1e6,
         };
-        self.samples.push(Sample {
+        Ok(Sample {
             per_core_second: answered / core,
             per_machine_second: answered / all,
             per_second: outcome.per_second(),
@@ -144,8 +146,7 @@ impl Contestant {
             p99_ms: outcome.p99_ms,
             errors: outcome.errors,
             megabytes_from_disk: machine::megabytes_from_disk() - from_disk,
-        });
-        Ok(())
+        })
     }
 
     fn load(&self, scenario: &Scenario, path: &str, seconds: u32, number: u32) -> Result<Outcome> {
@@ -183,8 +184,14 @@ impl Contestant {
 }
 
 /// A warm-up each, as long as a round where caches have to fill, then the rounds, cut into turns of a second, each beginning with
-/// another server.
-fn rounds(bench: &Bench, scenario: &Scenario, site: &Site, path: &str, contestants: &mut [Contestant]) -> Result<()> {
+/// another server. Says so if the cores were not together.
+fn rounds(
+    bench: &Bench,
+    scenario: &Scenario,
+    site: &Site,
+    path: &str,
+    contestants: &mut [Contestant],
+) -> Result<Option<String>> {
     // Some machines page out what nobody has read for a minute, however much memory is free (DAMON): once is not enough.
     let warm_up_files = || match scenario.files {
         Files::One(..) => Ok(()),
@@ -197,19 +204,20 @@ fn rounds(bench: &Bench, scenario: &Scenario, site: &Site, path: &str, contestan
     warm_up_files()?;
     for contestant in contestants.iter_mut() {
         contestant.round(scenario, path, warm_up, 0)?;
-        contestant.samples.clear();
     }
+    let mut cores = Cores::new(if bench.options.quick { Duration::ZERO } else { PATIENCE });
     for turn in 0..bench.options.rounds * bench.options.seconds {
         warm_up_files()?;
         for place in 0..contestants.len() {
             let at = (place + turn as usize) % contestants.len();
-            contestants[at].round(scenario, path, 1, turn + 1)?;
+            let sample = cores.together(|| contestants[at].round(scenario, path, 1, turn + 1))?;
+            contestants[at].samples.push(sample);
         }
         if (turn + 1).is_multiple_of(bench.options.seconds) {
             println!("{}: round {} of {}", scenario.name, (turn + 1) / bench.options.seconds, bench.options.rounds);
         }
     }
-    Ok(())
+    Ok(cores.note())
 }
 
 fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>) -> Report {
@@ -268,6 +276,8 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
     }
 }
 
+/// For the cores to be together, in a scenario.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// See `corpus::tail`.
 const TAIL_MEAN: u64 = 9_000;
 
