@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 on_every_driver!(
     a_signal_lets_downloads_finish,
+    a_signal_lets_answers_from_memory_leave,
     a_drain_answers_all_that_has_come,
     a_second_signal_ends_at_once,
     the_drain_has_a_limit,
@@ -323,6 +324,25 @@ fn a_signal_lets_downloads_finish(driver: Driver) {
     drop(pipelined);
     assert_eq!(server.wait(), Some(0), "{}", server.said());
     wait_until("it says what it served", || server.said().contains("served "));
+}
+
+/// To io_uring they are handed over whole, and its connection waits for the next request meanwhile: it is not an idle one.
+fn a_signal_lets_answers_from_memory_leave(driver: Driver) {
+    let kept = pattern(3, 48 << 10);
+    let folder = Folder::usual();
+    folder.put("kept.bin", &kept);
+    let mut server = Server::serve(driver, folder.path());
+    server.get("/kept.bin");
+    let mut slow = server.connect_slowly();
+    slow.send(get("/kept.bin").repeat(16));
+    std::thread::sleep(Duration::from_millis(200));
+    server.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(300));
+    for number in 0..16 {
+        assert!(slow.answer().body == kept, "answer {number}");
+    }
+    drop(slow);
+    assert_eq!(server.wait(), Some(0), "{}", server.said());
 }
 
 fn a_drain_answers_all_that_has_come(driver: Driver) {

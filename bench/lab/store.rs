@@ -229,7 +229,7 @@ const POPULAR: usize = 2000;
 const COLD: usize = 5000;
 const COLD_RATE: u32 = 1500;
 /// Of the definition's disk.
-const READS: u32 = 750;
+const READS: u32 = 790;
 /// Its share of requests for any file, in percent: so many that the disk is busy for most of the time. A file costs one or two reads while memory
 /// still has its folder and its inode, and six once files have driven those out: ext4 reads the inodes beside it ahead, and the group
 /// counts each block. With 5% the disk is full after two minutes, with 4% at times within ten (before the server's

@@ -218,7 +218,7 @@ fn execute(arguments: &Arguments) -> Result<(), End> {
     if !failed.is_empty() {
         return Err(End::Failed(format!("does not hold: {}", failed.join("; "))));
     }
-    if summary.answers() == 0 && summary.errors() > 0 {
+    if summary.answers() == 0 && summary.errors() + summary.total.main.counts.unfinished > 0 {
         return Err(End::Failed("no request was answered".into()));
     }
     Ok(())

@@ -343,8 +343,8 @@ fn check_field(typed: &str) -> Result<String, String> {
     for (taken, instead) in [
         ("host", "write --host NAME"),
         ("connection", "write --close or --requests-per-connection N"),
-        ("content-length", "requests have no body"),
-        ("transfer-encoding", "requests have no body"),
+        ("content-length", "write --body BYTES"),
+        ("transfer-encoding", "write --body BYTES; bodies have a length"),
     ] {
         if name.eq_ignore_ascii_case(taken) {
             return Err(wrong(instead));

@@ -6,7 +6,7 @@
 //! which are not refused, have every other turn. Who has waited too long is refused, and who cannot be served in time is refused at
 //! once; when the queue is full the oldest for which one has asked is refused, so a newcomer always has a chance. A job whose `Job`
 //! was dropped is never run. Urgent jobs (revalidation of what memory holds) have a queue and one thread of their own, so that helpers
-//! held by a dead disk do not hold them too.
+//! held by a dead disk do not hold them too; while that one is stuck, those of other folders go to the others.
 //!
 //! A helper whose job takes more than a second counts as stuck. A folder with half of the helpers stuck in it gets no more of
 //! them, and stuck ones are replaced, up to as many as there were: a dead mount starves nobody else.
@@ -196,6 +196,12 @@ impl Helpers {
         }
     }
 
+    /// Urgent jobs that wait behind a stuck one go to the other helpers, but for those of the folder it is stuck in. To be called by
+    /// whoever has waited for long; a later urgent job does it too.
+    pub fn relieve(&self) {
+        self.0.relieve();
+    }
+
     /// Whether the oldest jobs do not go first any more: the queue is a standing one, or half full.
     pub fn is_overloaded(&self) -> bool {
         self.0.is_standing.load(Relaxed) || self.0.queued.load(Relaxed) * 2 >= self.0.bound
@@ -268,7 +274,8 @@ impl Pool {
             queues.urgent.push_back(waiting);
             let needs_thread = !std::mem::replace(&mut queues.urgent_thread, true);
             drop(queues);
-            return self.start_or_notify(needs_thread.then_some(0), class);
+            self.start_or_notify(needs_thread.then_some(0), class);
+            return self.relieve();
         }
         // Who has waited too long is told now: the helpers may all be busy for a while.
         let late = Self::late(&mut queues);
@@ -308,6 +315,23 @@ impl Pool {
         drop(queues);
         evicted.into_iter().chain(late).for_each(|waiting| self.turn_away(waiting));
         self.start_or_notify(needs_thread.then_some(number), class);
+    }
+
+    fn relieve(self: &Arc<Self>) {
+        if !is_stuck(&self.began[0], self.millis()) {
+            return;
+        }
+        let folder = self.folders[0].load(Relaxed);
+        let mut queues = self.lock();
+        let is_held = |waiting: &Waiting| folder != 0 && waiting.folder == folder;
+        let (held, free) = std::mem::take(&mut queues.urgent).into_iter().partition(is_held);
+        queues.urgent = held;
+        drop(queues);
+        let free: VecDeque<Waiting> = free;
+        for waiting in free {
+            // What it has waited says nothing of the others' queue.
+            self.enqueue(Waiting::new(Class::Serve, waiting.folder, waiting.work, clock::read()));
+        }
     }
 
     /// Whether there may be one more than `threads`, for a job in `folder`: in place of a stuck one.

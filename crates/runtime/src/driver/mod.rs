@@ -313,6 +313,14 @@ impl Driver {
         }
     }
 
+    /// Bytes that an operation holds and the kernel has not taken yet, also when the deadline has passed.
+    pub(crate) fn in_flight(&mut self, token: Token) -> usize {
+        match (&self.engine, self.sources.get_mut(token)) {
+            (Engine::Uring(_), Some(source)) => Uring::in_flight(source),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn sendfile(
         &mut self,
         token: Token,

@@ -295,6 +295,11 @@ impl Uring {
         Poll::Ready(Ok(()))
     }
 
+    /// Bytes of a posted send that the kernel has not taken.
+    pub(crate) fn in_flight(source: &Source) -> usize {
+        source.traffic.sending.as_ref().map_or(0, |sending| sending.queue.len())
+    }
+
     /// Waits until nothing is in flight towards the peer.
     pub(crate) fn sent(&mut self, source: &mut Source, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if source.traffic.sending.is_some() {

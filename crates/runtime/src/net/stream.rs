@@ -118,6 +118,11 @@ impl Stream {
         self.driver().sent(self.token, context)
     }
 
+    /// Bytes handed over that the kernel has not taken yet: to close now would lose them. Whatever the deadline says.
+    pub fn in_flight(&self) -> usize {
+        self.driver().in_flight(self.token)
+    }
+
     /// Sends `length` bytes of `file` from `offset`, as many as fit; 0 means that the file ends there. The window must be in
     /// memory: this call would wait for the disk.
     ///

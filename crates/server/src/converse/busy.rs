@@ -25,7 +25,6 @@ use super::{Context, survive};
 use crate::answer::files::Means;
 use crate::answer::reply::{Piece, Reply};
 use crate::answer::{Answer, Pending};
-use crate::config::plan::Limits;
 use crate::observe::access_log::{Asked, Log};
 use crate::observe::samples::Sample;
 
@@ -443,6 +442,7 @@ impl Busy {
                 if self.awaiting == Awaiting::Socket {
                     // A reader given up would leave the kernel what it did not take: megabytes, for as long as it answers probes.
                     let _ = stream.reset_on_close();
+                    return Next::Over;
                 }
             }
             io::ErrorKind::InvalidData | io::ErrorKind::Other => {
@@ -489,7 +489,10 @@ impl Busy {
     /// The peer is waited for, to send or to take bytes: for as long as its pace so far allows, in milliseconds.
     fn expect(&mut self, context: &Context, stream: &Stream, awaiting: Awaiting) -> u32 {
         let now = context.runtime().clock().ticks();
-        let demand = demand(&context.limits(), awaiting);
+        let demand = match awaiting {
+            Awaiting::Body => Demand::of_sender(&context.limits()),
+            _ => Demand::of_reader(&context.limits()),
+        };
         let moved = || match awaiting {
             // What fills the kernel's buffer is not taken yet.
             Awaiting::Socket => self.sent.saturating_sub(stream.unacknowledged().unwrap_or(0) as u64),
@@ -558,14 +561,6 @@ impl Item {
     fn is_last(&self) -> bool {
         !self.manner.keep_alive || matches!(&self.answer, Progress::Ready(reply) if reply.close)
     }
-}
-
-fn demand(limits: &Limits, awaiting: Awaiting) -> Demand {
-    let (patience, rate) = match awaiting {
-        Awaiting::Body => (limits.body_timeout, limits.min_body_rate),
-        _ => (limits.write_timeout, limits.min_send_rate),
-    };
-    Demand { patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX), rate }
 }
 
 /// Counts an answer that is about to be given.

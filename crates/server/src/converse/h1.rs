@@ -12,7 +12,7 @@
 //! An idle connection is this task, its driver slot and a timer entry: no buffer, no queue. The usual request never leaves the
 //! synchronous turn: it costs a receive, a look-up and a send.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -74,7 +74,7 @@ impl<G> Connection<G> {
     }
 
     /// Enters the state that follows; ready when nothing is left to be done.
-    fn go_to(&mut self, next: Next, task: &mut Task<'_>) -> Poll<()> {
+    fn go_to(&mut self, next: Next) -> Poll<()> {
         let Some(stream) = &self.stream else { return Poll::Ready(()) };
         self.state = match next {
             Next::Idle if !self.context.is_draining() => {
@@ -83,20 +83,11 @@ impl<G> Connection<G> {
             }
             Next::Busy(busy) => State::Busy(busy),
             Next::Over => return Poll::Ready(()),
-            Next::Linger => {
-                let standing = Standing::new(&self.context, Doing::Closing);
-                let close = linger::close(self.stream.take());
-                State::Ending(Box::pin(async move {
-                    let _standing = standing;
-                    close.await;
-                }))
-            }
-            Next::Idle | Next::Close => {
-                // Whatever is in flight must leave before the descriptor is closed; usually nothing is.
-                if stream.poll_sent(task).is_ready() {
-                    return Poll::Ready(());
-                }
-                State::Ending(Box::pin(finish(Rc::clone(&self.context), self.stream.take())))
+            // Whatever is in flight must leave before the descriptor is closed; usually nothing is.
+            Next::Idle | Next::Close if stream.in_flight() == 0 => return Poll::Ready(()),
+            ending => {
+                let (context, stream) = (Rc::clone(&self.context), self.stream.take());
+                State::Ending(Box::pin(finish(context, stream, matches!(ending, Next::Linger))))
             }
         };
         Poll::Pending
@@ -144,7 +135,7 @@ impl<G: Unpin> Future for Connection<G> {
                 Ok(poll) => ready!(poll),
                 Err(panicked) => this.after_panic(&panicked),
             };
-            if this.go_to(next, task).is_ready() {
+            if this.go_to(next).is_ready() {
                 return Poll::Ready(());
             }
         }
@@ -169,13 +160,16 @@ fn idle(context: &Rc<Context>, stream: &Stream, task: &mut Task<'_>) -> Poll<Nex
     }
 }
 
-/// Lets what is in flight leave before the descriptor is closed.
-async fn finish(context: Rc<Context>, stream: Option<Stream>) {
+/// Lets what is in flight leave before the descriptor is closed, and what the peer is still sending come.
+async fn finish(context: Rc<Context>, stream: Option<Stream>, may_be_sending: bool) {
     let Some(stream) = stream else { return };
     let _standing = Standing::new(&context, Doing::Closing);
-    stream.deadline_in(context.limits().write_timeout);
-    // Nothing to be done about an error: the connection is over either way.
-    let _ = poll_fn(|task| stream.poll_sent(task)).await;
+    if may_be_sending {
+        linger::close(&context, &stream).await;
+    } else {
+        // Nothing to be done about an error: the connection is over either way.
+        let _ = linger::sent(&context, &stream).await;
+    }
 }
 
 /// Answers everything in the chunk that memory can answer, and sends it in one go.

@@ -3,6 +3,10 @@
 //! A peer begins with the whole patience, waiting for it uses it up, and every byte earns a part of it back: whoever keeps the
 //! least rate never runs out, whoever stops does after the whole patience, and a byte now and then only puts that off a little.
 
+use std::time::Duration;
+
+use crate::config::plan::Limits;
+
 /// One peer's patience, in milliseconds, and the bytes it has moved so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -19,6 +23,22 @@ pub struct Demand {
     pub patience: u32,
     /// Bytes a second that it must keep in the long run; 0 when any progress will do.
     pub rate: u64,
+}
+
+impl Demand {
+    /// What is asked of a peer that takes answers.
+    pub fn of_reader(limits: &Limits) -> Self {
+        Self::new(limits.write_timeout, limits.min_send_rate)
+    }
+
+    /// What is asked of a peer that sends a body.
+    pub fn of_sender(limits: &Limits) -> Self {
+        Self::new(limits.body_timeout, limits.min_body_rate)
+    }
+
+    fn new(patience: Duration, rate: u64) -> Self {
+        Self { patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX), rate }
+    }
 }
 
 impl Pace {

@@ -37,8 +37,12 @@ pub struct Reception {
 /// Accepts connections until the listener is stopped, those that had come by then included: as they come, or when there is too much
 /// to do, only so many a turn or none.
 pub async fn receive(listener: Rc<Listener>, context: Rc<Context>, reception: Rc<Reception>) {
+    let mut pauses = false;
     loop {
-        match how_to_accept(&listener, &context) {
+        let how = how_to_accept(&listener, &context);
+        let paused = std::mem::replace(&mut pauses, matches!(how, Accepting::None));
+        context.counters.accept_pauses.add(u64::from(pauses && !paused));
+        match how {
             Accepting::AsTheyCome => {
                 if receive_burst(&listener, &context, &reception).await.is_break() {
                     return;

@@ -6,12 +6,13 @@
 mod ask;
 mod page;
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use amped_runtime::process;
@@ -113,11 +114,12 @@ impl Listener {
             let open = Arc::new(AtomicUsize::new(0));
             // Just when descriptors are short somebody wants to know.
             let mut spare = Vec::new();
+            let mut silent = Silent::default();
             loop {
                 spare.extend((spare.len()..SPARE).map_while(|_| end.as_fd().try_clone_to_owned().ok()));
                 match process::readable(&[shared.0.as_fd(), end.as_fd()], None).as_deref() {
                     Ok([_, true]) => return,
-                    Ok([true, _]) => serve_on_a_thread(&shared, &open, &mut spare),
+                    Ok([true, _]) => serve_on_a_thread(&shared, &open, &mut silent, &mut spare),
                     _ => {}
                 }
             }
@@ -130,7 +132,7 @@ impl Listener {
     pub fn serve_one(&self, source: &impl Source) {
         if let Ok(client) = self.accept(&mut Vec::new()) {
             // A client that misbehaves has no answer, and the next one is not concerned.
-            let _ = self.converse(client, source, false);
+            let _ = self.converse(&client, source, false);
         }
     }
 
@@ -138,9 +140,10 @@ impl Listener {
     fn accept(&self, spare: &mut Vec<OwnedFd>) -> io::Result<Client> {
         loop {
             let client = match &self.socket {
-                Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
-                Socket::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
+                Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Connection::Tcp(stream)),
+                Socket::Unix(listener) => listener.accept().map(|(stream, _)| Connection::Unix(stream)),
             };
+            let client = client.map(Client::new);
             // Another process that shares the address was quicker.
             let is_over = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
             if client.as_ref().err().is_none_or(is_over) {
@@ -154,9 +157,11 @@ impl Listener {
         }
     }
 
-    fn converse(&self, mut client: Client, source: &impl Source, may_stream: bool) -> io::Result<()> {
+    fn converse(&self, client: &Client, source: &impl Source, may_stream: bool) -> io::Result<()> {
+        let (mut client, has_asked) = (&client.socket, &client.has_asked);
         client.patience(PATIENCE)?;
-        let Some(head) = read_head(&mut client)? else { return Ok(()) };
+        let Some(head) = read_head(client)? else { return Ok(()) };
+        has_asked.store(true, Relaxed);
         let ask = Ask::parse(&head);
         let answer = self.answer(&ask, source);
         write!(client, "HTTP/1.1 {}\r\nConnection: close\r\nCache-Control: no-store\r\n", answer.status)?;
@@ -281,20 +286,24 @@ impl AsFd for Listener {
     }
 }
 
-/// Answers the next client on a thread of its own, or not at all when there are too many.
+/// Answers the next client on a thread of its own. When there are too many, the one makes room that has been silent for longest, or
+/// the new one has no answer.
 fn serve_on_a_thread<S: Source + Sync + 'static>(
     shared: &Arc<(Listener, S)>,
     open: &Arc<AtomicUsize>,
+    silent: &mut Silent,
     spare: &mut Vec<OwnedFd>,
 ) {
     let Ok(client) = shared.0.accept(spare) else { return };
     let place = Place::take(open);
-    if place.number > MAX_CLIENTS {
+    if place.number > MAX_CLIENTS && (place.number > MAX_CLIENTS * 2 || !silent.end_longest()) {
         return;
     }
+    let client = Arc::new(client);
+    silent.add(&client);
     let shared = Arc::clone(shared);
     let answer = move || {
-        let _ = shared.0.converse(client, &shared.1, place.number <= MAX_STREAMS);
+        let _ = shared.0.converse(&client, &shared.1, place.number <= MAX_STREAMS);
         drop(place);
     };
     // No thread to be had: this client has no answer.
@@ -303,6 +312,23 @@ fn serve_on_a_thread<S: Source + Sync + 'static>(
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work).map(drop)
+}
+
+/// Clients that have not asked yet, in the order in which they came.
+#[derive(Default)]
+struct Silent(VecDeque<Weak<Client>>);
+
+impl Silent {
+    fn add(&mut self, client: &Arc<Client>) {
+        self.0.retain(|other| other.upgrade().is_some_and(|other| other.is_silent()));
+        self.0.push_back(Arc::downgrade(client));
+    }
+
+    /// Ends the conversation with the first of them; says whether there was one.
+    fn end_longest(&mut self) -> bool {
+        std::iter::from_fn(|| self.0.pop_front())
+            .any(|client| client.upgrade().is_some_and(|client| client.is_silent() && client.socket.shutdown().is_ok()))
+    }
 }
 
 /// One of few.
@@ -323,13 +349,29 @@ impl Drop for Place {
     }
 }
 
+/// Who asks.
+struct Client {
+    socket: Connection,
+    has_asked: AtomicBool,
+}
+
 /// A connection of either kind.
-enum Client {
+enum Connection {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Client {
+    fn new(socket: Connection) -> Self {
+        Self { socket, has_asked: AtomicBool::new(false) }
+    }
+
+    fn is_silent(&self) -> bool {
+        !self.has_asked.load(Relaxed)
+    }
+}
+
+impl Connection {
     /// How long one call may take.
     fn patience(&self, patience: Duration) -> io::Result<()> {
         let patience = Some(patience.max(Duration::from_millis(1)));
@@ -338,22 +380,29 @@ impl Client {
             Self::Unix(stream) => stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience)),
         }
     }
-}
 
-impl Read for Client {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    fn shutdown(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.read(bytes),
-            Self::Unix(stream) => stream.read(bytes),
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
         }
     }
 }
 
-impl Write for Client {
+impl Read for &Connection {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Connection::Tcp(stream) => (&*stream).read(bytes),
+            Connection::Unix(stream) => (&*stream).read(bytes),
+        }
+    }
+}
+
+impl Write for &Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
+            Connection::Tcp(stream) => (&*stream).write(bytes),
+            Connection::Unix(stream) => (&*stream).write(bytes),
         }
     }
 
@@ -363,7 +412,7 @@ impl Write for Client {
 }
 
 /// The request's head, within a time for the whole of it: a client that sends a byte now and then holds nobody up for long.
-fn read_head(client: &mut Client) -> io::Result<Option<String>> {
+fn read_head(mut client: &Connection) -> io::Result<Option<String>> {
     let end = Instant::now() + PATIENCE;
     let mut head = Vec::new();
     let mut bytes = [0; 4096];
@@ -405,7 +454,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Between two events.
 const INTERVAL: Duration = Duration::from_secs(1);
 const MAX_HEAD: usize = 16 * 1024;
-/// Clients at one time, each with a thread; beyond them nobody is answered.
+/// Clients at one time, each with a thread; a newcomer takes the place of one that has not asked.
 const MAX_CLIENTS: usize = 32;
 /// Of these, how many may stay for a stream of events: the others have one, and ask again.
 const MAX_STREAMS: usize = 16;
@@ -469,6 +518,23 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
         assert_eq!(ask(None, true, "half a head"), "");
         assert_eq!(ask(None, true, &format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000))), "");
+    }
+
+    #[test]
+    fn silent_clients_make_room_for_who_asks() {
+        let listener = Listener::bind("127.0.0.1:0", None).expect("a port");
+        let Socket::Tcp(socket) = &listener.socket else { unreachable!("an address and a port") };
+        let address = socket.local_addr().expect("a socket");
+        let _office = listener.start(Fixed(true)).expect("a thread");
+        let connect = || TcpStream::connect(address).expect("it listens");
+        let silent: Vec<TcpStream> = (0..MAX_CLIENTS * 2).map(|_| connect()).collect();
+        for path in ["/healthz", "/status"] {
+            let (mut client, mut answer) = (connect(), String::new());
+            client.write_all(get(path, "").as_bytes()).expect("it takes what is sent");
+            client.read_to_string(&mut answer).expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        }
+        drop(silent);
     }
 
     #[test]

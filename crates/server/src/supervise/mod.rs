@@ -16,6 +16,7 @@
 mod backoff;
 mod child;
 pub mod control;
+mod ending;
 mod message;
 mod notify;
 mod server;

@@ -11,6 +11,7 @@ use amped_runtime::say;
 use super::backoff::Backoff;
 use super::child::{Child, Outfit, State};
 use super::control::{Caller, Control, Request};
+use super::ending::Endings;
 use super::message::{Order, Report};
 use super::notify::Notify;
 use super::{Failure, Mission, Source, Terminal, takeover};
@@ -40,6 +41,7 @@ pub struct Supervisor {
     terminal: Terminal,
     notify: Notify,
     backoff: Backoff,
+    endings: Endings,
     /// When another server process is due.
     due: Option<Instant>,
     /// What is being done for callers, and what is to be done next.
@@ -113,6 +115,7 @@ impl Supervisor {
             restarts: BTreeMap::new(),
             notify: Notify::from_environment(),
             backoff: Backoff::default(),
+            endings: Endings::new(),
             due: Some(Instant::now()),
             task: None,
             queue: VecDeque::new(),
@@ -252,21 +255,22 @@ impl Supervisor {
 
     fn has_ended(&mut self, child: &Child, end: End) -> Result<(), Failure> {
         let id = child.process.id();
+        let words = self.endings.words(end);
         match child.state {
             State::Draining if end == End::Code(0) => {}
-            State::Draining => say!("amped: server {id}, which was draining, has ended ({})", words(end)),
+            State::Draining => say!("amped: server {id}, which was draining, has ended ({words})"),
             State::Starting if !self.has_been_ready => {
                 self.forget_control();
                 // It has said why.
                 return Err(match end {
                     End::Code(code) => Failure::Ended(u8::try_from(code).unwrap_or(1).max(1)),
-                    end => Failure::Failed(format!("the server process has ended: {}", words(end))),
+                    _ => Failure::Failed(format!("the server process has ended: {words}")),
                 });
             }
             State::Starting if self.task.is_some() => {
                 let hindrance = self.task.as_mut().and_then(|task| task.hindrance.take());
                 let why = hindrance.map(|why| format!("{why}; ")).unwrap_or_default();
-                self.end_task(Err(format!("{why}the new server process ended before it was ready ({})", words(end))));
+                self.end_task(Err(format!("{why}the new server process ended before it was ready ({words})")));
             }
             _ => {
                 if self.task.as_ref().is_some_and(|task| task.limit.is_some()) {
@@ -274,9 +278,9 @@ impl Supervisor {
                 }
                 // A stuck one was counted when it was found.
                 if child.state != State::Stuck {
-                    self.count(words(end));
+                    self.count(words.clone());
                 }
-                say!("amped: server {id}, which was {}, has ended: {}", child.state, words(end));
+                say!("amped: server {id}, which was {}, has ended: {words}", child.state);
                 self.replace(child.served());
             }
         }
@@ -581,19 +585,6 @@ impl Supervisor {
 
 fn bind_admin(plan: &Plan) -> Result<Option<OwnedFd>, String> {
     Ok(admin::Listener::of(plan)?.map(OwnedFd::from))
-}
-
-/// How a process ended, as an operator would say it.
-fn words(end: End) -> String {
-    match end {
-        End::Signal(number) => {
-            let name = signal_hook::low_level::signal_name(number).unwrap_or("unknown");
-            // Nobody else sends it as a rule: dmesg(1) tells.
-            let who = if number == signal_hook::consts::SIGKILL { ", perhaps for want of memory" } else { "" };
-            format!("killed by {name} (signal {number}{who})")
-        }
-        end => end.to_string(),
-    }
 }
 
 /// This very program, whatever has become of its file.

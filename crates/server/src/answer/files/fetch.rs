@@ -42,10 +42,12 @@ struct Fetch {
 pub struct Later {
     fetch: Rc<Fetch>,
     fallback: Option<Fallback>,
+    /// Until when it waits at most, if not for ever.
+    end: Option<Sleep>,
 }
 
+/// What will do instead.
 struct Fallback {
-    sleep: Sleep,
     entry: Arc<Entry>,
     counters: Arc<Counters>,
 }
@@ -59,7 +61,7 @@ impl Fetches {
         }
         let fetch = fetches.get(&key.into_owned())?.upgrade()?;
         helpers.join(&fetch.job.borrow());
-        Some(Later { fetch, fallback: None })
+        Some(Later { fetch, fallback: None, end: None })
     }
 
     /// Takes a job into care; `finish` turns what it found into an entry.
@@ -94,13 +96,13 @@ impl Fetches {
                 fetch.publish(outcome.map(finish));
             }
         });
-        Later { fetch, fallback: None }
+        Later { fetch, fallback: None, end: None }
     }
 
     /// Lets the job go on to its end, so that memory learns what it finds.
     pub fn see_through(&self, runtime: &Runtime, later: &Later) {
         if !later.fetch.seen_through.replace(true) {
-            let witness = Later { fetch: Rc::clone(&later.fetch), fallback: None };
+            let witness = Later { fetch: Rc::clone(&later.fetch), fallback: None, end: None };
             runtime.spawn(async move { drop(witness.await) });
         }
     }
@@ -152,7 +154,19 @@ impl Later {
 
     /// Is content with `entry` when `sleep` ends first.
     pub fn or_after(self, sleep: Sleep, entry: Arc<Entry>, counters: Arc<Counters>) -> Self {
-        Self { fallback: Some(Fallback { sleep, entry, counters }), ..self }
+        Self { fallback: Some(Fallback { entry, counters }), end: Some(sleep), ..self }
+    }
+
+    /// Counts as refused when `sleep` ends first.
+    pub fn or_refused_after(self, sleep: Sleep) -> Self {
+        Self { end: Some(sleep), ..self }
+    }
+
+    /// Without the job's outcome.
+    fn instead(&self) -> Result<Arc<Entry>, Refused> {
+        let fallback = self.fallback.as_ref().ok_or(Refused)?;
+        fallback.counters.stale.add(1);
+        Ok(Arc::clone(&fallback.entry))
     }
 }
 
@@ -161,20 +175,13 @@ impl Future for Later {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(outcome) = &*self.fetch.outcome.borrow() {
-            return Poll::Ready(match (outcome, &self.fallback) {
-                // The queue was full: what memory holds is better than a refusal.
-                (Err(Refused), Some(fallback)) => {
-                    fallback.counters.stale.add(1);
-                    Ok(Arc::clone(&fallback.entry))
-                }
-                (outcome, _) => outcome.clone(),
-            });
+            // The queue was full: what memory holds is better than a refusal.
+            return Poll::Ready(if outcome.is_err() { self.instead() } else { outcome.clone() });
         }
-        if let Some(fallback) = &mut self.fallback
-            && Pin::new(&mut fallback.sleep).poll(context).is_ready()
+        if let Some(end) = &mut self.end
+            && Pin::new(end).poll(context).is_ready()
         {
-            fallback.counters.stale.add(1);
-            return Poll::Ready(Ok(Arc::clone(&fallback.entry)));
+            return Poll::Ready(self.instead());
         }
         let mut waiters = self.fetch.waiters.borrow_mut();
         if !waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {

@@ -289,10 +289,17 @@ impl Files {
     /// While a helper looks at a file that memory holds, memory answers at the latest after `PATIENCE`, and at once when the
     /// helper is late already: whoever asks for a file in memory does not wait for a drowned disk.
     fn or_memory(&self, later: Later, known: Option<Arc<Entry>>) -> Found {
-        let Some(known) = known.filter(|known| known.age(self.runtime.clock().ticks()) < STALE_LIMIT_MS) else {
-            return Found::Later(later);
-        };
-        if later.age(self.runtime.clock().now()) >= PATIENCE {
+        let Some(known) = known else { return Found::Later(later) };
+        let age = later.age(self.runtime.clock().now());
+        if age >= LONG {
+            self.helpers.relieve();
+        }
+        if known.age(self.runtime.clock().ticks()) >= STALE_LIMIT_MS {
+            // Nobody refuses what is urgent, and a dead disk never answers.
+            self.fetches.see_through(&self.runtime, &later);
+            return Found::Later(later.or_refused_after(self.runtime.sleep(HOPELESS)));
+        }
+        if age >= PATIENCE {
             self.counters.stale.add(1);
             return Found::Now(known);
         }
@@ -313,6 +320,10 @@ fn folder(root: &Arc<Root>) -> usize {
 
 /// How long a request for a file in memory waits to learn whether the file has changed.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// Who asks for a file that a helper has looked at for so long sees to it that nothing else waits behind that one.
+const LONG: Duration = Duration::from_secs(1);
+/// How long a request for a file in memory waits for the disk when memory may not answer any more.
+const HOPELESS: Duration = Duration::from_secs(2);
 /// Memory stops answering for a disk that has said nothing for so long: the file's state is anybody's guess then.
 const STALE_LIMIT_MS: u64 = 60_000;
 /// So long after a miss the disk counts as in use.
