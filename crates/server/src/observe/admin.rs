@@ -296,8 +296,13 @@ fn serve_on_a_thread<S: Source + Sync + 'static>(
 ) {
     let Ok(client) = shared.0.accept(spare) else { return };
     let place = Place::take(open);
-    if place.number > MAX_CLIENTS && (place.number > MAX_CLIENTS * 2 || !silent.end_longest()) {
+    if place.number > MAX_CLIENTS && !silent.end_longest() {
         return;
+    }
+    // Those who make room are gone in a moment, and there are to be no more threads than that.
+    let end = Instant::now() + PATIENCE;
+    while open.load(Relaxed) > MAX_CLIENTS * 2 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
     }
     let client = Arc::new(client);
     silent.add(&client);
