@@ -368,6 +368,18 @@ fn what_cannot_be_done_is_said_at_once() {
 }
 
 #[test]
+fn a_server_that_says_nothing_is_a_failure() {
+    // The kernel accepts for it.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/", silent.local_addr().expect("a socket"));
+    for rate in [&[][..], &["--rate", "50", "--timeout", "300ms"]] {
+        let output = lab(&[&[&url, "-c", "4", "-d", "300ms"], rate].concat()).output().expect("the binary starts");
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.contains("no request was answered")), (Some(1), true), "{said}");
+    }
+}
+
+#[test]
 fn a_server_that_dies_is_told_of() {
     let (server, _folder, url) = page(Driver::EpollEdge);
     let run = lab(&[&url, "--json", "-c", "8", "-d", "1s"]).spawn().expect("the binary starts");

@@ -100,9 +100,21 @@ pub fn run(lab: &Lab) -> Result<Figure> {
                 lines: hits,
             },
         ],
-        columns: ["", "200/s", "MB/s", "reads/s", "mean", "p50", "p99", "errors", "a hit's p50", "a hit's p99"]
-            .map(String::from)
-            .into(),
+        columns: [
+            "",
+            "connections",
+            "200/s",
+            "MB/s",
+            "reads/s",
+            "mean",
+            "p50",
+            "p99",
+            "errors",
+            "a hit's p50",
+            "a hit's p99",
+        ]
+        .map(String::from)
+        .into(),
         rows,
         notes,
     })
@@ -131,6 +143,7 @@ impl Seen {
         let Self { mixed, probe, reads, seconds } = self;
         vec![
             name.to_owned(),
+            count(mixed.figure("/shape/connections")),
             count(self.served()),
             count(mixed.figure("/bytes/received") / seconds / 1e6),
             count(*reads),

@@ -3,6 +3,7 @@
 //! Only plain HTTP. Whatever is wrong with a URL is said in words, with what to write instead.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// An `http://` URL, in its parts.
@@ -60,12 +61,17 @@ impl Url {
     /// The address to connect to: the first the name has.
     ///
     /// # Errors
-    /// When the name is unknown.
+    /// When the name is unknown, or nobody says within a second.
     pub fn resolve(&self) -> Result<SocketAddr, String> {
         if let Ok(address) = self.host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(address, self.port));
         }
-        let found = (self.host.as_str(), self.port).to_socket_addrs();
+        let (host, port) = (self.host.clone(), self.port);
+        let (tell, told) = mpsc::channel();
+        // A resolver whose name servers do not answer asks for half a minute.
+        std::thread::spawn(move || tell.send((host.as_str(), port).to_socket_addrs()));
+        let late = |_| format!("no word on the host `{}` within a second: does the name server answer?", self.host);
+        let found = told.recv_timeout(REACHABLE_WITHIN).map_err(late)?;
         let none = || format!("the host `{}` has no address: is the name right?", self.host);
         found.map_err(|error| format!("{} ({error})", none()))?.next().ok_or_else(none)
     }
