@@ -3,6 +3,7 @@
 mod harness;
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,22 @@ fn outcome(command: &mut Command) -> (i32, String, String) {
     let output = command.stdin(Stdio::null()).output().expect("the binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().expect("it was not killed"), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_journal_is_told_what_matters() {
+    for (is_journal, start) in [(true, "<3>"), (false, "")] {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let pipe = rustix::fs::fstat(&writer).expect("a pipe");
+        let inode = if is_journal { pipe.st_ino } else { pipe.st_ino + 1 };
+        let mut command = binary();
+        command.args(["serve", "/no/such/folder"]).env("JOURNAL_STREAM", format!("{}:{inode}", pipe.st_dev));
+        command.stderr(writer).status().expect("the binary starts");
+        drop(command);
+        let mut said = String::new();
+        reader.read_to_string(&mut said).expect("text");
+        assert!(said.starts_with(start) && said.contains("<3>") == is_journal, "{said}");
+    }
 }
 
 #[test]

@@ -57,4 +57,4 @@ pub use descriptors::{descriptor_limit, make_room_for_descriptors};
 pub use executor::yield_now;
 pub use meter::{Meter, Worst};
 pub use runtime::{Runtime, Sleep};
-pub use stderr::say_line;
+pub use stderr::{Priority, say_line};

@@ -206,7 +206,7 @@ pub fn vital_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
 
 /// Ends the process, since it lacks something that it cannot do without. By SIGABRT, so that whoever started it knows.
 pub fn give_up(why: &str) -> ! {
-    crate::say!("amped: {why}, so this process ends");
+    crate::warn!("amped: {why}, so this process ends");
     std::process::abort()
 }
 

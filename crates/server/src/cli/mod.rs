@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use amped_runtime::Priority;
 use clap::{Parser, Subcommand};
 
 use crate::supervise;
@@ -76,15 +77,20 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
-            let _ = writeln!(std::io::stderr(), "amped: {message}");
+            complain(&format!("amped: {message}\n"));
             ExitCode::from(1)
         }
         Err(Failure::Usage(message)) => {
-            let _ = writeln!(std::io::stderr(), "{message}");
+            complain(&format!("{message}\n"));
             ExitCode::from(2)
         }
         Err(Failure::Said(code)) => ExitCode::from(code),
     }
+}
+
+/// Says on standard error why nothing comes of it.
+fn complain(words: &str) {
+    let _ = std::io::stderr().write_all(Priority::Error.mark(words).as_bytes());
 }
 
 /// Writes a line to standard output.

@@ -12,7 +12,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use amped_runtime::say;
+use amped_runtime::warn;
 
 thread_local! {
     /// A panic on this thread will be caught and told of by `guard`'s caller.
@@ -68,7 +68,7 @@ impl Panicked {
         if may_say(&SAID, second) {
             let what = what[..what.len().min(MAX_SHOWN)].escape_ascii();
             let trace = self.trace.as_ref().map(|trace| format!("\n{trace}")).unwrap_or_default();
-            say!("amped: {what} panicked at {}; {outcome}{trace}", self.place);
+            warn!("amped: {what} panicked at {}; {outcome}{trace}", self.place);
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use amped_runtime::{process, say};
+use amped_runtime::{process, warn};
 use amped_wire::head::{Known, Request};
 use amped_wire::semantics::date;
 
@@ -242,7 +242,7 @@ impl Output {
         self.unsaid += lost;
         self.state.lost.fetch_add(lost, Relaxed);
         if lost == 0 && self.unsaid > 0 {
-            say!("amped: access log: the disk did not take {} lines", std::mem::take(&mut self.unsaid));
+            warn!("amped: access log: the disk did not take {} lines", std::mem::take(&mut self.unsaid));
         }
     }
 }
@@ -259,7 +259,7 @@ impl Sink {
         if let Self::File(path, file) = self {
             match open(path) {
                 Ok(opened) => *file = opened,
-                Err(error) => say!("amped: access log {}: {error}; going on with the old file", path.display()),
+                Err(error) => warn!("amped: access log {}: {error}; going on with the old file", path.display()),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 
-use amped_runtime::{process, say};
+use amped_runtime::{process, warn};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -18,7 +18,7 @@ pub fn run(prepared: Prepared, told: &Told, control: UnixStream) -> ! {
     match serve(prepared, control) {
         Ok(()) => exit(0),
         Err(error) => {
-            say!("amped: {error}");
+            warn!("amped: {error}");
             exit(1)
         }
     }

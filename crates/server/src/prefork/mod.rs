@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use amped_runtime::process::{self, Child, End, Signal};
-use amped_runtime::say;
+use amped_runtime::{say, warn};
 use serde_json::Value;
 
 use self::told::Told;
@@ -125,7 +125,7 @@ impl Pool {
             }
             for (member, how) in self.reap() {
                 self.restarts += 1;
-                say!("amped: process {} has ended ({how}), another takes its place", member.child.id());
+                warn!("amped: process {} has ended ({how}), another takes its place", member.child.id());
                 if member.started.elapsed() < SHORT_LIFE {
                     not_before = Instant::now() + SHORT_LIFE;
                 }
@@ -133,7 +133,7 @@ impl Pool {
             let pause = not_before.saturating_duration_since(Instant::now());
             if self.members.len() < self.wanted && pause.is_zero() {
                 if let Err(error) = self.grow() {
-                    say!("amped: {error}");
+                    warn!("amped: {error}");
                     not_before = Instant::now() + SHORT_LIFE;
                 }
                 continue;

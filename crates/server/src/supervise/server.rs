@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use amped_runtime::channel::Channel;
 use amped_runtime::process::{self, Signal};
-use amped_runtime::say;
 use amped_runtime::stack;
+use amped_runtime::{say, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -140,11 +140,11 @@ fn serve(Kit { plan, sockets, admin }: Kit, source: &Source, master: &Master, is
                 notify.reloading();
                 match alone.reload() {
                     Ok(()) => say!("amped: reloaded"),
-                    Err(why) => say!("amped: not reloaded, nothing has changed: {why}"),
+                    Err(why) => warn!("amped: not reloaded, nothing has changed: {why}"),
                 }
                 notify.ready("serving");
             }
-            (SIGUSR2, Master::Nobody(_)) => say!("amped: without its supervisor it cannot be upgraded"),
+            (SIGUSR2, Master::Nobody(_)) => warn!("amped: without its supervisor it cannot be upgraded"),
             (SIGINT | SIGTERM, _) => break,
             // The supervisor's to act on.
             _ => {}
@@ -239,7 +239,7 @@ fn watch_over(server: &Server, master: &Master, plan: &Plan) -> Result<(), Strin
         Master::Supervisor(channel, _) if !is_inline => {
             drop(message::send(channel, Report::Stuck(incident.to_string()), &[]));
         }
-        _ => say!("amped: {incident}"),
+        _ => warn!("amped: {incident}"),
     };
     let alive = move || {
         if let Master::Supervisor(channel, _) = &seen {
@@ -255,7 +255,7 @@ fn watch_folders(server: &Arc<Server>, master: &Master) -> Result<(), String> {
     let (server, master) = (Arc::clone(server), master.clone());
     let unable = move |why: String| match &master {
         Master::Supervisor(channel, _) => drop(message::send(channel, Report::Outgrown(why), &[])),
-        Master::Nobody(_) => say!("amped: {why}; start it anew, or with its supervisor"),
+        Master::Nobody(_) => warn!("amped: {why}; start it anew, or with its supervisor"),
     };
     let started = process::vital_thread("amped-folders", move || folders::run(&server, unable));
     started.map(drop).map_err(|error| format!("cannot watch over the folders: {error}"))
@@ -292,7 +292,7 @@ fn obey(server: &Arc<Server>, channel: Arc<Channel>, source: Source, retires: Ar
                 Order::Start { .. } => {}
             }
         }
-        say!("amped: the supervisor is gone, draining");
+        warn!("amped: the supervisor is gone, draining");
         end();
     };
     let started = process::vital_thread("amped-channel", body);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use amped_runtime::process::{self, End, Signal};
-use amped_runtime::say;
+use amped_runtime::{say, warn};
 
 use super::backoff::Backoff;
 use super::child::{Child, Outfit, State};
@@ -245,7 +245,7 @@ impl Supervisor {
             // What it said last may say why.
             while let Some(report) = child.report() {
                 if let Report::Stuck(what) = report {
-                    say!("amped: {what}");
+                    warn!("amped: {what}");
                 }
             }
             self.has_ended(&child, end)?;
@@ -258,7 +258,7 @@ impl Supervisor {
         let words = self.endings.words(end);
         match child.state {
             State::Draining if end == End::Code(0) => {}
-            State::Draining => say!("amped: server {id}, which was draining, has ended ({words})"),
+            State::Draining => warn!("amped: server {id}, which was draining, has ended ({words})"),
             State::Starting if !self.has_been_ready => {
                 self.forget_control();
                 // It has said why.
@@ -280,7 +280,7 @@ impl Supervisor {
                 if child.state != State::Stuck {
                     self.count(words.clone());
                 }
-                say!("amped: server {id}, which was {}, has ended: {words}", child.state);
+                warn!("amped: server {id}, which was {}, has ended: {words}", child.state);
                 self.replace(child.served());
             }
         }
@@ -302,7 +302,7 @@ impl Supervisor {
             say!("amped: another server takes its place");
         } else {
             let failures = self.backoff.failures();
-            say!("amped: {}: attempt {failures} in a row is due in {pause:.1?}", State::BackingOff);
+            warn!("amped: {}: attempt {failures} in a row is due in {pause:.1?}", State::BackingOff);
         }
         self.due = Some(Instant::now() + pause);
     }
@@ -314,7 +314,7 @@ impl Supervisor {
         let mut silent = Vec::new();
         for child in &mut self.children {
             if child.limit.is_some_and(|limit| now >= limit) {
-                say!("amped: server {} is {} for too long and is killed", child.process.id(), child.state);
+                warn!("amped: server {} is {} for too long and is killed", child.process.id(), child.state);
                 child.process.signal(Signal::KILL);
                 child.limit = None;
             }
@@ -336,7 +336,7 @@ impl Supervisor {
         }
         let served = child.served();
         child.enter(State::Stuck, None);
-        say!("amped: server {id} is stuck and will be replaced: {what}");
+        warn!("amped: server {id} is stuck and will be replaced: {what}");
         self.count(State::Stuck.name().to_owned());
         self.replace(served);
     }
@@ -380,7 +380,7 @@ impl Supervisor {
             Report::Reloaded(_) => {}
             // One that drains serves nothing new any more.
             Report::Outgrown(why) if self.children[at].state == State::Ready => {
-                say!("amped: {why}; another process is to serve it");
+                warn!("amped: {why}; another process is to serve it");
                 self.ask(Request::Renew, None);
             }
             Report::Outgrown(_) => {}
@@ -434,7 +434,7 @@ impl Supervisor {
             self.told.raise_again();
             let error = takeover::execute(self);
             process::hold_signals(false);
-            say!("amped: the supervisor itself could not be upgraded and goes on: {error}");
+            warn!("amped: the supervisor itself could not be upgraded and goes on: {error}");
         }
     }
 
@@ -513,7 +513,7 @@ impl Supervisor {
         });
         match &outcome {
             Ok(done) => say!("amped: {done}"),
-            Err(why) => say!("amped: {request} refused, nothing has changed: {}", why.trim_end()),
+            Err(why) => warn!("amped: {request} refused, nothing has changed: {}", why.trim_end()),
         }
         self.notify.ready(&self.summary());
         // One that began to start for this will not be needed.
@@ -535,7 +535,7 @@ impl Supervisor {
             if !self.has_been_ready {
                 return Err(why.into());
             }
-            say!("amped: {why}");
+            warn!("amped: {why}");
             self.replace(Duration::ZERO);
         }
         Ok(())

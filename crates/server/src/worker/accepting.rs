@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use amped_runtime::net::Listener;
-use amped_runtime::say;
+use amped_runtime::warn;
 
 use crate::converse::Context;
 use crate::listen::{self, Reception};
@@ -40,7 +40,7 @@ impl Accepting {
     /// Accepts connections from these sockets as well.
     pub fn start(&self, sockets: Vec<OwnedFd>) {
         let listener = |socket| Listener::new(self.context.runtime(), socket);
-        let complain = |error| say!("amped: a listening socket: {error}");
+        let complain = |error| warn!("amped: a listening socket: {error}");
         let listeners = sockets.into_iter().map(listener).filter_map(|made| made.map_err(complain).ok()).map(Rc::new);
         let of_its_own = || (Rc::clone(&self.context), Rc::clone(&self.reception));
         if self.context.answers().plan().serves_one_by_one() {

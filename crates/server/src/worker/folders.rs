@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amped_runtime::disk::Standing;
-use amped_runtime::say;
+use amped_runtime::{say, warn};
 
 use super::server::Server;
 
@@ -28,7 +28,7 @@ pub fn run(server: &Server, mut unable: impl FnMut(String)) -> ! {
             match (before, standing) {
                 _ if before == standing => {}
                 (_, Standing::Gone) => {
-                    say!("amped: the folder {folder} is gone; what memory does not know of it is answered 500");
+                    warn!("amped: the folder {folder} is gone; what memory does not know of it is answered 500");
                 }
                 (Standing::Gone, Standing::Same) => say!("amped: the folder {folder} is back"),
                 (_, Standing::Same) => {}

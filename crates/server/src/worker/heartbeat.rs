@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amped_runtime::say;
+use amped_runtime::warn;
 use amped_runtime::{Meter, stack};
 
 use super::Readings;
@@ -75,7 +75,7 @@ pub fn run(readings: &Arc<[Readings]>, mut stuck: impl FnMut(&Incident), mut ali
             let doing = of_thread(meter.thread()).map_or(Doing::Computing, |(doing, _)| doing);
             let incident = Incident { worker, lasted: INTERVAL * (sight.looks - 1), doing, stack };
             match verdict {
-                Verdict::Report => say!("amped: {incident}"),
+                Verdict::Report => warn!("amped: {incident}"),
                 _ => stuck(&incident),
             }
         }

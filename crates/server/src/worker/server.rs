@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use amped_runtime::disk::Helpers;
 use amped_runtime::net::Listener;
-use amped_runtime::{keep_code_in_memory, process, say};
+use amped_runtime::{keep_code_in_memory, process, warn};
 
 use super::confine::{self, Confined};
 use super::sockets::Sockets;
@@ -236,7 +236,7 @@ impl Server {
         drop(sender);
         if let Err(RecvTimeoutError::Timeout) = done.recv_timeout(PATIENCE) {
             // The others serve by it already, so to call it refused would be wrong.
-            say!("amped: a worker is stuck; it takes over what has changed when it comes out of its turn");
+            warn!("amped: a worker is stuck; it takes over what has changed when it comes out of its turn");
         }
         Ok(())
     }
