@@ -70,17 +70,17 @@ fn are_apart() -> bool {
 
 /// How long a line of memory takes from one core to the other and back. `None` where this process has not got both.
 fn round_trip() -> Option<Duration> {
-    let [near, far] = [super::SERVER_CORE, super::LOAD_CORE].map(|core| core.parse::<usize>().ok());
-    let (near, far) = (near?, far?);
+    let [server, load] = [super::SERVER_CORE, super::LOAD_CORE].map(|core| core.parse::<usize>().ok());
+    let (server, load) = (server?, load?);
     // Two on one core would take a time slice for each throw.
     let ours = sched_getaffinity(None).ok()?;
-    if !ours.is_set(near) || !ours.is_set(far) {
+    if !ours.is_set(server) || !ours.is_set(load) {
         return None;
     }
     let ball = AtomicU32::new(0);
     thread::scope(|scope| {
-        scope.spawn(|| play(&ball, far, 1));
-        scope.spawn(|| play(&ball, near, 0)).join().ok()
+        scope.spawn(|| play(&ball, load, 1));
+        scope.spawn(|| play(&ball, server, 0)).join().ok()
     })
 }
 

@@ -110,6 +110,8 @@ pub(crate) struct Pool {
     panicked: AtomicU64,
     is_standing: AtomicBool,
     is_wary: AtomicBool,
+    /// Nothing of other folders waits behind the urgent helper's present job.
+    is_relieved: AtomicBool,
 }
 
 struct Queues {
@@ -159,6 +161,7 @@ impl Helpers {
             panicked: AtomicU64::new(0),
             is_standing: AtomicBool::new(false),
             is_wary: AtomicBool::new(false),
+            is_relieved: AtomicBool::new(false),
             ran: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -271,11 +274,15 @@ impl Pool {
         let (class, folder) = (waiting.class, waiting.folder);
         let mut queues = self.lock();
         if class == Class::Urgent {
+            if self.is_stuck_elsewhere(folder) {
+                drop(queues);
+                self.relieve();
+                return self.enqueue(waiting.for_any_helper());
+            }
             queues.urgent.push_back(waiting);
             let needs_thread = !std::mem::replace(&mut queues.urgent_thread, true);
             drop(queues);
-            self.start_or_notify(needs_thread.then_some(0), class);
-            return self.relieve();
+            return self.start_or_notify(needs_thread.then_some(0), class);
         }
         // Who has waited too long is told now: the helpers may all be busy for a while.
         let late = Self::late(&mut queues);
@@ -317,21 +324,23 @@ impl Pool {
         self.start_or_notify(needs_thread.then_some(number), class);
     }
 
+    /// Whether the urgent helper is stuck in another folder than this one.
+    fn is_stuck_elsewhere(&self, folder: usize) -> bool {
+        let is_same = folder != 0 && self.folders[0].load(Relaxed) == folder;
+        !is_same && is_stuck(&self.began[0], self.millis())
+    }
+
+    /// Once for each job that is stuck: what comes later does not wait behind it.
     fn relieve(self: &Arc<Self>) {
-        if !is_stuck(&self.began[0], self.millis()) {
+        if !is_stuck(&self.began[0], self.millis()) || self.is_relieved.swap(true, Relaxed) {
             return;
         }
-        let folder = self.folders[0].load(Relaxed);
         let mut queues = self.lock();
-        let is_held = |waiting: &Waiting| folder != 0 && waiting.folder == folder;
-        let (held, free) = std::mem::take(&mut queues.urgent).into_iter().partition(is_held);
+        let (free, held): (VecDeque<_>, _) =
+            std::mem::take(&mut queues.urgent).into_iter().partition(|waiting| self.is_stuck_elsewhere(waiting.folder));
         queues.urgent = held;
         drop(queues);
-        let free: VecDeque<Waiting> = free;
-        for waiting in free {
-            // What it has waited says nothing of the others' queue.
-            self.enqueue(Waiting::new(Class::Serve, waiting.folder, waiting.work, clock::read()));
-        }
+        free.into_iter().for_each(|waiting| self.enqueue(waiting.for_any_helper()));
     }
 
     /// Whether there may be one more than `threads`, for a job in `folder`: in place of a stuck one.
@@ -410,6 +419,9 @@ impl Pool {
 
     /// A helper has a job.
     pub(crate) fn begins(&self, number: usize, waiting: &Waiting) {
+        if number == 0 {
+            self.is_relieved.store(false, Relaxed);
+        }
         self.folders[number].store(waiting.folder, Relaxed);
         self.began[number].store(self.millis(), Relaxed);
     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::helpers::Class;
 use super::job::Work;
+use crate::clock;
 
 /// A job that waits.
 pub(crate) struct Waiting {
@@ -38,6 +39,11 @@ pub(super) struct Line {
 impl Waiting {
     pub(super) fn new(class: Class, folder: usize, work: Box<dyn Work>, since: Instant) -> Self {
         Self { since, class, folder, work, doublings: 0 }
+    }
+
+    /// An urgent one that any helper may do. What it has waited so far says nothing of their queue.
+    pub(super) fn for_any_helper(self) -> Self {
+        Self { class: Class::Serve, since: clock::read(), ..self }
     }
 }
 

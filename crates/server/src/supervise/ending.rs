@@ -4,10 +4,10 @@ use std::fs;
 
 use amped_runtime::process::End;
 
-/// Tells one that the kernel has killed for want of memory from one that somebody else has.
+/// Tells one that the kernel may have killed for want of memory from one that somebody else has.
 #[derive(Debug)]
 pub struct Endings {
-    /// Processes that the kernel has killed for want of memory, when it was last asked.
+    /// Processes that the kernel has killed for want of memory, when the newest server process was started.
     kills: u64,
 }
 
@@ -17,16 +17,18 @@ impl Endings {
         Self { kills: kills() }
     }
 
+    /// A server process is about to be started.
+    pub fn starts(&mut self) {
+        self.kills = kills();
+    }
+
     /// How a process that has just ended did so.
-    pub fn words(&mut self, end: End) -> String {
+    pub fn words(&self, end: End) -> String {
         let End::Signal(number) = end else { return end.to_string() };
         let name = signal_hook::low_level::signal_name(number).unwrap_or("unknown");
-        let mut why = "";
-        if number == signal_hook::consts::SIGKILL {
-            let before = std::mem::replace(&mut self.kills, kills());
-            // Of whichever process; but a chance of both in one moment is small.
-            why = if self.kills > before { ", for want of memory" } else { "" };
-        }
+        // It does not say whom: dmesg(1) does.
+        let may_be_memory = number == signal_hook::consts::SIGKILL && kills() > self.kills;
+        let why = if may_be_memory { ", perhaps for want of memory" } else { "" };
         format!("killed by {name} (signal {number}{why})")
     }
 }
@@ -55,11 +57,10 @@ mod tests {
         let killed = End::Signal(signal_hook::consts::SIGKILL);
         let mut endings = Endings { kills: u64::MAX };
         assert_eq!(endings.words(killed), "killed by SIGKILL (signal 9)");
-        assert_eq!(endings.words(killed), "killed by SIGKILL (signal 9)", "nothing has changed since");
         assert_eq!(endings.words(End::Signal(11)), "killed by SIGSEGV (signal 11)");
         if kills() > 0 {
             endings.kills = 0;
-            assert_eq!(endings.words(killed), "killed by SIGKILL (signal 9, for want of memory)");
+            assert_eq!(endings.words(killed), "killed by SIGKILL (signal 9, perhaps for want of memory)");
         }
     }
 }

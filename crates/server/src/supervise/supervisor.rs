@@ -542,6 +542,7 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, binary: &Path) -> Result<(), String> {
+        self.endings.starts();
         let next = self.task.as_ref().and_then(|task| task.next.as_ref());
         let settled = next.unwrap_or(&self.settled);
         let sockets = self.sockets.copy_for(&settled.plan)?;
