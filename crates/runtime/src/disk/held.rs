@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use super::mount::{Ability, Mount};
-use super::now::{is_readable, is_resident, warm};
+use super::now::{is_all_readable, is_readable, is_resident, warm};
 use super::proven::{Proven, UNIT};
 use super::root::Place;
 
@@ -74,11 +74,14 @@ impl Held {
     }
 
     /// Whether the kernel has dropped some of this part, or has and is reading it again for somebody else, as far as it tells.
-    pub fn has_gone(&self, mount: &Mount, offset: u64, length: usize) -> bool {
+    /// `asks_all`: every page is asked for, which costs about as much as to send them.
+    pub fn has_gone(&self, mount: &Mount, offset: u64, length: usize, asks_all: bool) -> bool {
         let can_tell = self.place == Place::Own && mount.ability() == Ability::NoWait;
-        can_tell
-            && is_resident(self, offset, length)
-                .is_some_and(|is_there| !is_there || !is_readable(mount, self, offset, length))
+        let is_readable = || {
+            let ask = if asks_all { is_all_readable } else { is_readable };
+            ask(mount, self, offset, length)
+        };
+        can_tell && is_resident(self, offset, length).is_some_and(|is_there| !is_there || !is_readable())
     }
 
     /// Brings this part into memory and says how much of it there is. Waits for the disk: for helpers.

@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::descriptors::Thing;
+use super::helper::Helper;
 use super::world::World;
 use crate::disk::{Ability, FileKind, Place, Stamp};
 
@@ -55,14 +56,34 @@ struct Inode {
     /// Nanoseconds of the wall clock, and a count of changes that no program can set.
     modified: u64,
     changed: u64,
-    /// The units of 64 KB that are in memory, the rest being the last one's.
+    /// The pages that are in memory, the rest being the last one's.
     resident: u64,
+    /// Those that are being read for somebody, and when they will be there: to cachestat(2) they are resident.
+    arriving: (u64, u64),
 }
 
 impl Inode {
-    fn units(offset: u64, length: usize) -> u64 {
-        let last = (offset + (length as u64).max(1) - 1) / UNIT;
-        (offset / UNIT..=last).fold(0, |units, unit| units | 1 << unit.min(63))
+    fn pages(offset: u64, length: usize) -> u64 {
+        let last = (offset + (length as u64).max(1) - 1) / PAGE;
+        (offset / PAGE..=last).fold(0, |pages, page| pages | 1 << page.min(63))
+    }
+
+    fn is_in_memory(&self, offset: u64, length: usize) -> bool {
+        let pages = Self::pages(offset, length);
+        self.resident & pages == pages
+    }
+
+    /// What is to be there by `now` is.
+    fn arrive(&mut self, now: u64) {
+        if now >= self.arriving.1 {
+            self.resident |= std::mem::take(&mut self.arriving.0);
+        }
+    }
+
+    /// All is there or on its way, and not all is there.
+    fn is_arriving(&self, offset: u64, length: usize) -> bool {
+        let pages = Self::pages(offset, length);
+        (self.resident | self.arriving.0) & pages == pages && self.resident & pages != pages
     }
 }
 
@@ -100,7 +121,7 @@ impl World {
 
     fn new_inode(&mut self, path: &[u8], kind: FileKind, bytes: Arc<[u8]>, time: u64) {
         let resident = if self.random.chance(500_000) { u64::MAX } else { 0 };
-        self.files.inodes.push(Inode { kind, bytes, modified: time, changed: time, resident });
+        self.files.inodes.push(Inode { kind, bytes, modified: time, changed: time, resident, arriving: (0, 0) });
         self.files.names.insert(path.to_vec(), self.files.inodes.len() - 1);
     }
 
@@ -221,7 +242,9 @@ impl World {
         let first = self.copy(at, &mut memory[..half], offset);
         self.race();
         let second = if first < half { 0 } else { self.copy(at, &mut memory[half..], offset + half as u64) };
-        self.files.inodes[at].resident |= Inode::units(offset, memory.len());
+        let inode = &mut self.files.inodes[at];
+        let pages = Inode::pages(offset, memory.len());
+        (inode.resident, inode.arriving.0) = (inode.resident | pages, inode.arriving.0 & !pages);
         self.note("read", at as u64, (first + second) as u64);
         Ok(first + second)
     }
@@ -231,8 +254,8 @@ impl World {
         self.call();
         self.race();
         let at = self.inode(fd)?;
-        self.evict(at);
-        if !self.is_in_memory(at, offset, memory.len()) {
+        self.evict(at, Inode::pages(offset, memory.len()));
+        if !self.files.inodes[at].is_in_memory(offset, memory.len()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.read_error()?;
@@ -248,8 +271,9 @@ impl World {
     pub(crate) fn is_resident(&mut self, fd: RawFd, offset: u64, length: usize) -> bool {
         self.call();
         let Ok(at) = self.inode(fd) else { return false };
-        self.evict(at);
-        self.is_in_memory(at, offset, length)
+        self.evict(at, Inode::pages(offset, length));
+        let inode = &self.files.inodes[at];
+        inode.is_in_memory(offset, length) || inode.is_arriving(offset, length)
     }
 
     /// What sendfile(2) takes from a file. Nobody writes to it between the last question for its version and this: it takes the
@@ -257,8 +281,12 @@ impl World {
     pub(super) fn file_bytes(&mut self, fd: RawFd, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         self.read_error()?;
         let at = self.inode(fd)?;
+        let inode = &mut self.files.inodes[at];
+        inode.arrive(self.now);
         // What has been evicted since somebody looked is nobody's fault.
-        if !self.files.has_evicted && !self.is_in_memory(at, offset, length) {
+        if inode.is_arriving(offset, length) {
+            self.may_wait("sendfile of a window that is being read");
+        } else if !self.files.has_evicted && !inode.is_in_memory(offset, length) {
             self.may_wait("sendfile of a cold window");
         }
         let mut bytes = vec![0; length];
@@ -283,22 +311,29 @@ impl World {
         count
     }
 
-    fn is_in_memory(&self, at: usize, offset: u64, length: usize) -> bool {
-        let units = Inode::units(offset, length);
-        self.files.inodes[at].resident & units == units
-    }
-
-    fn evict(&mut self, at: usize) {
-        if self.random.chance(self.faults.evict) {
+    /// The kernel may take some of these pages. While helpers read, the next one may be reading them again already.
+    fn evict(&mut self, at: usize, pages: u64) {
+        self.files.inodes[at].arrive(self.now);
+        if !self.random.chance(self.faults.evict) {
+            return;
+        }
+        let gone = pages & self.random.draw() & self.random.draw();
+        let is_wanted = self.helpers.iter().any(Helper::is_busy) && self.random.chance(500_000);
+        let time = self.now + self.random.between(self.faults.disk_time.0, self.faults.disk_time.1);
+        let inode = &mut self.files.inodes[at];
+        let gone = gone & inode.resident;
+        inode.resident &= !gone;
+        if is_wanted {
+            inode.arriving = (inode.arriving.0 | gone, time);
+        } else {
             self.files.has_evicted = true;
-            self.files.inodes[at].resident &= self.random.draw() & self.random.draw();
         }
     }
 }
 
 /// Who of the crowd is called when something may change between two calls of the disk.
 pub const MEDDLER: u32 = u32::MAX;
-const UNIT: u64 = 64 * 1024;
+const PAGE: u64 = 4096;
 /// Nanoseconds.
 const TICK: u64 = 4_000_000;
 

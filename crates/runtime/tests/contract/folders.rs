@@ -338,10 +338,12 @@ fn a_cold_window_is_not_waited_for() {
             // What was proven is no proof once the kernel has dropped it; that is noticed after a moment, or when asked for.
             assert_eq!(file.warm(0, 1 << 20).expect("a local file"), 1 << 20);
             assert!((0..2).all(|_| is_warm(root.mount(), &file, 0, 1 << 20)), "{}: just read", root.mount());
-            assert!(!file.has_gone(root.mount(), 0, 1 << 20), "{}: just read", root.mount());
+            for asks_all in [false, true] {
+                assert!(!file.has_gone(root.mount(), 0, 1 << 20, asks_all), "{}: just read", root.mount());
+            }
             drop_it();
             if is_resident(&file, 0, 1 << 20) == Some(false) {
-                assert_eq!(file.has_gone(root.mount(), 0, 1 << 20), root.mount().ability() == Ability::NoWait);
+                assert_eq!(file.has_gone(root.mount(), 0, 1 << 20, false), root.mount().ability() == Ability::NoWait);
                 let (now, later) = (Instant::now(), Instant::now() + Duration::from_millis(101));
                 assert_eq!(file.warm_until(root.mount(), 0..1 << 20, now, false), 0, "{}: dropped", root.mount());
                 assert_eq!(file.warm_until(root.mount(), 0..1 << 20, later, true), 0, "{}: dropped", root.mount());

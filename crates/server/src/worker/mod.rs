@@ -26,7 +26,7 @@ use self::accepting::Accepting;
 pub use self::choose::{Chosen, choose};
 use crate::answer::Answers;
 use crate::answer::error_page::ErrorPages;
-use crate::answer::files::{Files, Roots, Shelf};
+use crate::answer::files::{Files, Roots, Shelf, Usage};
 use crate::config::plan::Plan;
 use crate::converse::Context;
 use crate::listen::{self, Reception, Seat, seat::Call};
@@ -49,6 +49,8 @@ pub struct Shared {
     pub shelf: Arc<Shelf>,
     /// The disk's helpers.
     pub helpers: Helpers,
+    /// What is known of the disk's use.
+    pub disk_use: Arc<Usage>,
     /// The workers as they see each other.
     pub seats: Arc<[Arc<Seat>]>,
     /// The access log's writer.
@@ -138,7 +140,13 @@ fn answers(
     gate: &Rc<Gate>,
     counters: &Arc<Counters>,
 ) -> Rc<Answers> {
-    let files = Files::new(runtime, &served.plan, (&served.roots, &shared.shelf, &shared.helpers), gate, counters);
+    let files = Files::new(
+        runtime,
+        &served.plan,
+        (&served.roots, &shared.shelf, &shared.helpers, &shared.disk_use),
+        gate,
+        counters,
+    );
     let (plan, router) = (Arc::clone(&served.plan), Arc::clone(&served.router));
     Answers::new(plan, router, files, Arc::clone(&served.error_pages))
 }

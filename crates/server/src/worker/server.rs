@@ -153,6 +153,7 @@ impl Prepared {
             changes: (0..plan.workers).map(|_| Mutex::default()).collect(),
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
             helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
+            disk_use: Arc::default(),
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: self.chosen.kind,

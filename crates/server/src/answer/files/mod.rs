@@ -12,9 +12,9 @@ mod fetch;
 mod load;
 mod shelf;
 mod transfer;
+mod usage;
 mod window;
 
-use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ use self::load::{Errand, Manner, Passing, Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
 pub use self::transfer::{Budget, Means, Transfer};
+use self::usage::UnderWay;
+pub use self::usage::Usage;
 use crate::config::plan::{Action, DiskMode, Plan, Priority, Route, Site, Symlinks};
 use crate::observe::counters::Counters;
 use crate::overload::Gate;
@@ -49,8 +51,7 @@ pub struct Files {
     revalidate_ms: u64,
     passing: Passing,
     gate: Rc<Gate>,
-    /// When a file was last found not to be in memory, in the clock's ticks.
-    missed_at: Cell<Option<u64>>,
+    usage: Arc<Usage>,
 }
 
 /// The open folder of every route that serves files.
@@ -154,7 +155,7 @@ impl Files {
     pub fn new(
         runtime: &Rc<Runtime>,
         plan: &Arc<Plan>,
-        (roots, shelf, helpers): (&Arc<Roots>, &Arc<Shelf>, &Helpers),
+        (roots, shelf, helpers, usage): (&Arc<Roots>, &Arc<Shelf>, &Helpers, &Arc<Usage>),
         gate: &Rc<Gate>,
         counters: &Arc<Counters>,
     ) -> Rc<Self> {
@@ -170,7 +171,7 @@ impl Files {
             revalidate_ms: plan.revalidate.as_millis() as u64,
             passing: Passing::default(),
             gate: Rc::clone(gate),
-            missed_at: Cell::new(None),
+            usage: Arc::clone(usage),
         })
     }
 
@@ -251,14 +252,19 @@ impl Files {
         if self.is_disk_in_use() { Reading::Resident { or_try: !self.helpers.may_refuse() } } else { Reading::NoWait }
     }
 
-    /// Whether files have been found not to be in memory lately: then others may be leaving it.
+    /// Whether files have been found not to be in memory lately, or are being read: then others may be leaving it.
     pub fn is_disk_in_use(&self) -> bool {
-        self.missed_at.get().is_some_and(|missed| self.runtime.clock().ticks() - missed < DISK_IN_USE_MS)
+        self.usage.is_in_use(self.runtime.clock().ticks())
     }
 
     /// Something was not in memory.
     fn note_miss(&self) {
-        self.missed_at.set(Some(self.runtime.clock().ticks()));
+        self.usage.note_miss(self.runtime.clock().ticks());
+    }
+
+    /// To be kept by a job for as long as it may read.
+    fn begin_reading(&self) -> UnderWay {
+        self.usage.begin()
     }
 
     fn ask_helper(
@@ -276,7 +282,11 @@ impl Files {
         };
         let before = known.clone();
         let errand = Errand::new(target, &self.plan);
-        let job = self.helpers.submit_in(folder(target.root), class, move || errand.run(known.as_deref()));
+        let under_way = self.begin_reading();
+        let job = self.helpers.submit_in(folder(target.root), class, move || {
+            let _under_way = under_way;
+            errand.run(known.as_deref())
+        });
         let shelf = Arc::clone(&self.shelf);
         let runtime = Rc::clone(&self.runtime);
         let owned = key.into_owned();
@@ -326,5 +336,3 @@ const LONG: Duration = Duration::from_secs(1);
 const HOPELESS: Duration = Duration::from_secs(2);
 /// Memory stops answering for a disk that has said nothing for so long: the file's state is anybody's guess then.
 const STALE_LIMIT_MS: u64 = 60_000;
-/// So long after a miss the disk counts as in use.
-const DISK_IN_USE_MS: u64 = 1000;

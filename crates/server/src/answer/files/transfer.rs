@@ -118,7 +118,8 @@ impl Transfer {
 
     /// Whether the next bytes can be sent at once, so that the head may wait for them in the kernel (MSG_MORE).
     pub fn is_ready(&mut self, means: Means<'_>) -> bool {
-        self.warm_until > self.left.start || self.look_ahead(means)
+        // While the disk is in use that is known once it is to be sent, and not before.
+        !means.files.is_disk_in_use() && (self.warm_until > self.left.start || self.look_ahead(means))
     }
 
     /// Sends at most what the turn has left: ready with the bytes sent (0 when the turn's budget is used up), pending when the socket is
@@ -127,13 +128,15 @@ impl Transfer {
     /// # Errors
     /// What the socket says; `InvalidData` when the file has changed or shrunk, `Other` when the disk refused.
     pub fn poll_send(&mut self, means: Means<'_>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut is_brought = false;
         if self.warm_until <= self.left.start && !self.look_ahead(means) {
             ready!(self.poll_warm(means, context))?;
+            is_brought = true;
         }
         let runtime = means.stream.runtime();
         let now = runtime.clock().now();
-        let remembered = if means.files.is_disk_in_use() { Duration::ZERO } else { REMEMBERED };
-        let asks = self.looked.is_none_or(|looked| looked != now && now - looked >= remembered);
+        let remembers = !means.files.is_disk_in_use() && self.looked.is_some_and(|looked| now - looked < REMEMBERED);
+        let asks = !is_brought && !remembers;
         let window = self.warm_until.min(self.left.end) - self.left.start;
         let window = if asks { window.min(ASKED_FOR) } else { window };
         let Some(share) = means.budget.share(now, window) else { return Poll::Ready(Ok(0)) };
@@ -171,8 +174,10 @@ impl Transfer {
     /// the loop would wait for the disk (176 ms were seen, and, where it was being read again for another client, 959). Not
     /// asked of fast readers, who leave it no time, while nothing leaves memory.
     fn has_gone(&self, means: Means<'_>, share: usize) -> bool {
-        let mount = self.content.root.mount();
-        means.mode == DiskMode::Amped && self.content.file.has_gone(mount, self.left.start, share)
+        let (mount, is_in_use) = (self.content.root.mount(), means.files.is_disk_in_use());
+        let has_gone = || self.content.file.has_gone(mount, self.left.start, share, is_in_use);
+        means.mode == DiskMode::Amped
+            && means.stream.runtime().meter().timed("disk: is the window still in memory", has_gone)
     }
 
     /// The window is on the disk: waits for the helper that brings it in.
@@ -259,8 +264,10 @@ impl FileContent {
         if self.file.place() == Place::Own {
             means.files.note_miss();
         }
+        let under_way = (self.file.place() == Place::Own).then(|| means.files.begin_reading());
         // The client has been promised the rest: a new request is refused rather than this.
         means.helpers.submit_in(super::folder(&self.root), Class::Essential, move || {
+            let _under_way = under_way;
             let warmed = Window::bring(&content.file, start, window)?;
             content.check_version()?;
             Ok(warmed)
