@@ -47,9 +47,13 @@ pub fn listen() -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The functions a thread of this process is in, innermost first; empty when it does not answer within `patience`: it may be
-/// asleep in the kernel where no signal reaches it (state D of ps(1)). To be called after `listen`.
-pub fn of(thread: i32, patience: Duration) -> Vec<String> {
+/// Where a thread is: addresses in the functions it is in.
+#[derive(Clone, Debug, Default)]
+pub struct Stack(Vec<usize>);
+
+/// Where a thread of this process is; empty when it does not answer within `patience`: it may be asleep in the kernel where no
+/// signal reaches it (state D of ps(1)). To be called after `listen`.
+pub fn of(thread: i32, patience: Duration) -> Stack {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     COUNT.store(0, Relaxed);
@@ -62,11 +66,23 @@ pub fn of(thread: i32, patience: Duration) -> Vec<String> {
     }
     // Whoever answers later than this finds that nobody asks.
     if ASKED.swap(0, Acquire) != 0 {
-        return Vec::new();
+        return Stack::default();
     }
     let count = COUNT.load(Relaxed).min(MAX_FRAMES);
-    let frames: Vec<usize> = FRAMES[..count].iter().map(|frame| frame.load(Relaxed)).collect();
-    names(&frames)
+    Stack(FRAMES[..count].iter().map(|frame| frame.load(Relaxed)).collect())
+}
+
+impl Stack {
+    /// The thread did not say.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The functions, innermost first. Reads the program's debugging information from the disk, which may take many seconds
+    /// (12 were seen where files took all memory and the disk was short).
+    pub fn names(&self) -> Vec<String> {
+        names(&self.0)
+    }
 }
 
 extern "C" fn answer(_: libc::c_int) {
@@ -157,13 +173,13 @@ mod tests {
         while number.load(Relaxed) == 0 {
             std::thread::yield_now();
         }
-        let stack = of(number.load(Relaxed), Duration::from_secs(10));
+        let stack = of(number.load(Relaxed), Duration::from_secs(10)).names();
         stop.store(true, Relaxed);
         circling.join().expect("no panic");
         // Innermost first, and nothing of the walk itself.
         assert!(stack.iter().take(3).any(|name| name.contains("turn_in_circles")), "{stack:#?}");
         assert!(!stack.iter().any(|name| name.contains("answer") || name.contains("0x")), "{stack:#?}");
         // Nobody is there any more.
-        assert_eq!(of(i32::MAX, Duration::from_millis(10)), Vec::<String>::new());
+        assert!(of(i32::MAX, Duration::from_millis(10)).is_empty());
     }
 }

@@ -8,10 +8,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amped_runtime::warn;
-use amped_runtime::{Meter, stack};
+use amped_runtime::Meter;
+use amped_runtime::stack::{self, Stack};
 
 use super::Readings;
+use super::herald::Herald;
 
 /// A worker that is stuck, and what with.
 #[derive(Debug)]
@@ -21,7 +22,9 @@ pub struct Incident {
     /// How long at least.
     pub lasted: Duration,
     doing: Doing,
-    stack: Vec<String>,
+    /// Where it is, as addresses, and in the functions' names once they have been looked up.
+    pub(super) stack: Stack,
+    pub(super) names: Vec<String>,
 }
 
 /// How bad it is.
@@ -59,6 +62,7 @@ struct Sight {
 pub fn run(readings: &Arc<[Readings]>, mut stuck: impl FnMut(&Incident), mut alive: impl FnMut()) -> ! {
     let mut sights: Vec<Sight> = readings.iter().map(|_| Sight::default()).collect();
     let mut looks = 0;
+    let mut herald = Herald::start();
     loop {
         std::thread::sleep(INTERVAL);
         for (worker, (reading, sight)) in readings.iter().zip(&mut sights).enumerate() {
@@ -73,10 +77,10 @@ pub fn run(readings: &Arc<[Readings]>, mut stuck: impl FnMut(&Incident), mut ali
                 continue;
             }
             let doing = of_thread(meter.thread()).map_or(Doing::Computing, |(doing, _)| doing);
-            let incident = Incident { worker, lasted: INTERVAL * (sight.looks - 1), doing, stack };
+            let incident = Incident { worker, lasted: INTERVAL * (sight.looks - 1), doing, stack, names: Vec::new() };
             match verdict {
-                Verdict::Report => warn!("amped: {incident}"),
-                _ => stuck(&incident),
+                Verdict::Report => herald.say(incident),
+                _ => stuck(&herald.name(incident)),
             }
         }
         looks = (looks + 1) % LOOKS_PER_SIGN;
@@ -132,7 +136,10 @@ impl fmt::Display for Incident {
         if self.stack.is_empty() {
             return write!(formatter, "; it does not say where");
         }
-        self.stack.iter().take(MAX_LINES).try_for_each(|name| write!(formatter, "\n    in {name}"))
+        if self.names.is_empty() {
+            return write!(formatter, "; to look up where would take too long");
+        }
+        self.names.iter().take(MAX_LINES).try_for_each(|name| write!(formatter, "\n    in {name}"))
     }
 }
 
@@ -160,6 +167,19 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const MAX_LINES: usize = 24;
 /// USER_HZ, which is 100 wherever Linux runs (time(7)).
 const TICKS_PER_SECOND: u64 = 100;
+
+/// An incident to try with: the calling thread, as another one finds it.
+#[cfg(test)]
+pub(super) fn of_this_thread() -> Incident {
+    stack::listen().expect("a handler");
+    let asked = stack::thread();
+    let asking = std::thread::spawn(move || stack::of(asked, Duration::from_secs(10)));
+    while !asking.is_finished() {
+        std::thread::yield_now();
+    }
+    let stack = asking.join().expect("no panic");
+    Incident { worker: 0, lasted: REPORT, doing: Doing::Computing, stack, names: Vec::new() }
+}
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ mod choose;
 pub mod confine;
 pub mod folders;
 pub mod heartbeat;
+mod herald;
 pub mod server;
 pub mod sockets;
 mod watch;
