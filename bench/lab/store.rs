@@ -241,9 +241,9 @@ const A_READ: Duration = Duration::from_micros(12_500);
 const POPULAR: usize = 2000;
 const COLD: usize = 5000;
 const COLD_RATE: u32 = 1500;
-/// Of the definition's disk. On average it is busy for two thirds of the time, and sometimes for all of it: what a miss costs goes up and
-/// down by a third within a minute. With 790 reads/s it is busy for 84%, 0.1% of the requests are refused and the mean is 11 ms.
-const READS: u32 = 1000;
+/// Of the definition's disk: busy for 80 to 90% of the time on average, and sometimes for all of it, as what a miss costs goes up and
+/// down by a third within a minute. (With 1,000 it is busy for 64%, and no request waits for long.)
+const READS: u32 = 790;
 /// Its share of requests for any file, in percent. A file costs one or two reads while memory
 /// still has its folder and its inode, and six once files have driven those out: ext4 reads the inodes beside it ahead, and the group
 /// counts each block. With 5% the disk is full after two minutes, with 4% at times within ten (before the server's
