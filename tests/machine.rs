@@ -5,15 +5,18 @@ mod harness;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-use harness::{Client, Driver, Folder, Server, binary, is_root, on_every_driver, wait_until};
+use harness::{Client, Driver, Folder, Server, binary, copy_of_binary, is_root, on_every_driver, wait_until};
 use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 on_every_driver!(
+    a_crash_leaves_as_large_a_core_file_as_it_may,
     it_serves_where_calls_are_forbidden,
     its_own_code_stays_in_memory,
     root_is_given_up_when_the_addresses_are_bound
@@ -32,6 +35,13 @@ fn without_calls<T: Send>(calls: &[i64], answer: u32, work: impl FnOnce() -> T +
         });
         confined.join().expect("it went well")
     })
+}
+
+/// Has the command run with core files of so many bytes at most.
+fn with_core_limit(command: &mut Command, bytes: u64) {
+    let binary = command.get_program().to_owned();
+    *command = Command::new("prlimit");
+    command.arg(format!("--core={bytes}:{bytes}")).arg(binary);
 }
 
 /// Docker's own filter forbids io_uring, gVisor and old ones know no openat2: in these words or those.
@@ -76,6 +86,48 @@ fn its_own_code_stays_in_memory(driver: Driver) {
         let line = server.startup_line();
         assert!(line.contains("Cannot allocate memory") && line.contains("ulimit -l"), "{line}");
     });
+}
+
+/// The kernel's own view: the limit, and whose the process' files are (root's where it may leave no core, proc(5)).
+fn a_crash_leaves_as_large_a_core_file_as_it_may(driver: Driver) {
+    let folder = Folder::for_all();
+    folder.put("index.html", "hi\n");
+    let user = if is_root() { "user = \"65534:65534\"\n" } else { "" };
+    for (limit, bytes) in [("", None), ("core_limit = \"0\"\n", Some("0")), ("core_limit = \"4KiB\"\n", Some("4096"))] {
+        let server = Server::run_as(
+            driver,
+            &format!("{limit}{user}[[sites]]\nroot = \"{}\"\n", folder.path().display()),
+            |command| with_core_limit(command, 1 << 20),
+        );
+        assert_eq!(server.get("/").text(), "hi\n");
+        let processes = if driver == Driver::Mp { server.children() } else { vec![server.id()] };
+        for process in processes {
+            let limits = fs::read_to_string(format!("/proc/{process}/limits")).expect("a running process");
+            let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).expect("a line");
+            let found: Vec<&str> = line.split_whitespace().take(2).collect();
+            assert_eq!(found, [bytes.unwrap_or("1048576"); 2], "{limit}");
+            let owner = fs::metadata(format!("/proc/{process}/stat")).expect("a running process").uid();
+            assert_eq!(is_root() && owner == 65534, is_root() && bytes == Some("4096"), "{limit}: {owner}");
+        }
+    }
+}
+
+/// Only root may raise what a process was started with.
+#[test]
+fn a_core_file_larger_than_allowed_is_an_error() {
+    let place = Folder::for_all();
+    place.put("site/index.html", "hi\n");
+    place.put("amped.toml", "listen = \"127.0.0.1:0\"\ncore_limit = \"1GB\"\n[[sites]]\nroot = \"site\"\n");
+    let mut command = Command::new(copy_of_binary(place.path()));
+    with_core_limit(&mut command, 1 << 20);
+    command.args(["run", "--no-supervisor", "-c"]).arg(place.at("amped.toml"));
+    if is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().expect("the binary starts");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("`core_limit`") && said.contains("ulimit -Hc"), "{said}");
 }
 
 /// Without a word the driver is another one, and the first line says why.

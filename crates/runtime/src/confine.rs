@@ -10,6 +10,7 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// How far Landlock holds (landlock(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,24 @@ pub fn become_user(identity: &Identity) -> io::Result<()> {
 /// None is expected.
 pub fn renounce_new_rights() -> io::Result<()> {
     Ok(rustix::thread::set_no_new_privs(true)?)
+}
+
+/// Bounds the core file that a crash of this process leaves, in bytes; 0 for none (RLIMIT_CORE, getrlimit(2)). It is for good.
+///
+/// # Errors
+/// EPERM: more than the process was started with, and no right to raise it.
+pub fn limit_core(bytes: u64) -> io::Result<()> {
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    Ok(setrlimit(Resource::Core, limit)?)
+}
+
+/// Lets a process leave a core file that has become another user (PR_SET_DUMPABLE, prctl(2)): the kernel lets none, since
+/// memory may hold what that user should not see. That user may then look at the process' memory as well (ptrace(2)).
+///
+/// # Errors
+/// None is expected.
+pub fn allow_core() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::Dumpable)?)
 }
 
 #[cfg(test)]

@@ -53,7 +53,6 @@ pub struct Plan {
     pub overload: Overload,
     /// What one client may have.
     pub clients: ClientLimits,
-    /// The admin address as typed: `ADDR:PORT` or `unix:PATH`.
     /// The admin address: `ADDR:PORT` or `unix:PATH`.
     pub admin: Option<String>,
     /// What one must know to ask there; always there when other machines can reach the address.
@@ -62,6 +61,8 @@ pub struct Plan {
     pub user: Option<User>,
     /// Whether the server may open its folders and its log alone, where the kernel has Landlock.
     pub sandbox: bool,
+    /// The largest core file in bytes, 0 for none; `None`: what the process was started with.
+    pub core_limit: Option<u64>,
 }
 
 /// Timeouts and bounds of a connection.
@@ -255,6 +256,7 @@ impl Default for Plan {
             admin_token: None,
             user: None,
             sandbox: false,
+            core_limit: None,
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct FileText {
     /// What memory has not costs about an eighth more processor time then.
     #[schemars(extend("default" = false))]
     pub sandbox: Option<At<bool>>,
+    /// The largest core file that a crash may leave, for the server's processes; 0: none. Default: what they are started with.
+    pub core_limit: Option<At<Word<Size>>>,
     /// Timeouts and bounds of a connection.
     pub limits: LimitsText,
     /// When there is too much to do: what is answered, and from when on.

@@ -1,5 +1,5 @@
-//! What a server process gives up when everything is bound and open, before its first thread: its user's rights, and all files but
-//! those it serves and the log it writes.
+//! What a server process gives up when everything is bound and open, before its first thread: its user's rights, all files but
+//! those it serves and the log it writes, and what a crash of it may leave.
 //!
 //! Descriptors that are open stay open: the folders of the plan, its sockets, the admin address.
 
@@ -51,11 +51,21 @@ pub fn warning(plan: &Plan) -> Option<&'static str> {
 pub fn confine(plan: &Plan) -> Result<Confined, String> {
     let failed = |error| format!("cannot give up rights: {error}");
     confine::renounce_new_rights().map_err(failed)?;
+    if let Some(bytes) = plan.core_limit {
+        let failed = |error| {
+            format!("cannot let a core file have {bytes} bytes (`core_limit`): {error}; `ulimit -Hc` tells how many")
+        };
+        // While there is the right to raise it.
+        confine::limit_core(bytes).map_err(failed)?;
+    }
     // First of all, since the folders may lie where only root may look.
     let sandbox = plan.sandbox.then(|| restrict(plan)).transpose().map_err(failed)?;
     if let Some(user) = &plan.user {
         let failed = |error| format!("cannot become the user `{}`: {error}", user.name);
         confine::become_user(&user.identity).map_err(failed)?;
+        if plan.core_limit.is_some_and(|bytes| bytes > 0) {
+            confine::allow_core().map_err(|error| format!("cannot leave core files: {error}"))?;
+        }
     }
     let user = plan.user.as_ref().map(|user| user.name.clone());
     Ok(Confined { user: user.or_else(|| confine::is_root().then(|| "root".into())), sandbox })

@@ -76,6 +76,7 @@ impl Check {
             admin_token,
             user: self.user(&text.user),
             sandbox: text.sandbox.as_ref().map_or(default.sandbox, |typed| typed.value),
+            core_limit: self.word(&text.core_limit).map(|Size(bytes)| bytes),
         }
     }
 
