@@ -41,7 +41,11 @@ impl Scenario {
         let is_calm = random.chance(120_000);
         let storm = random.between(2, 20) * SECOND;
         let (mut plan, place) = (plan(random, is_calm), place(random));
-        let faults = if is_calm { calm(random) } else { stormy(random) };
+        let mut faults = if is_calm { calm(random) } else { stormy(random) };
+        // Elsewhere nobody can tell what is still there, so what a helper has brought in is sent unasked (docs/disk.md).
+        if plan.disk == DiskMode::Amped && place == Place::Own {
+            faults.reread = 500_000;
+        }
         let breaks = faults.open_error + faults.read_error + faults.open_shortage + faults.hang + faults.thread_error;
         // Of a file that changes faster than it can be read, memory goes on saying what it knew.
         let disk_errors = breaks + faults.race > 0 || faults.descriptors < 4096 || faults.memory > 100_000;
@@ -154,6 +158,7 @@ fn stormy(random: &mut Random) -> Faults {
     faults.disk_time = (most / 10, most);
     let most = random.pick(&[100, 10_000, 300_000]) * MICRO;
     faults.latency = (most / 20, most);
+    faults.blind = random.chance(100_000);
     if random.chance(150_000) {
         faults.descriptors = random.between(3, 60) as usize;
     }

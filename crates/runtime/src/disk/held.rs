@@ -74,14 +74,19 @@ impl Held {
     }
 
     /// Whether the kernel has dropped some of this part, or has and is reading it again for somebody else, as far as it tells.
-    /// `asks_all`: every page is asked for, which costs about as much as to send them.
+    /// `asks_all`: every page is read to see, which costs about as much as to send it, and tells also where cachestat(2) may not
+    /// (Linux before 6.5, another user's file).
     pub fn has_gone(&self, mount: &Mount, offset: u64, length: usize, asks_all: bool) -> bool {
         let can_tell = self.place == Place::Own && mount.ability() == Ability::NoWait;
-        let is_readable = || {
-            let ask = if asks_all { is_all_readable } else { is_readable };
-            ask(mount, self, offset, length)
-        };
-        can_tell && is_resident(self, offset, length).is_some_and(|is_there| !is_there || !is_readable())
+        if !can_tell {
+            return false;
+        }
+        match is_resident(self, offset, length) {
+            Some(false) => true,
+            None if !asks_all => false,
+            _ if asks_all => !is_all_readable(mount, self, offset, length),
+            _ => !is_readable(mount, self, offset, length),
+        }
     }
 
     /// Brings this part into memory and says how much of it there is. Waits for the disk: for helpers.

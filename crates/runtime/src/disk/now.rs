@@ -55,7 +55,7 @@ pub(crate) fn read_now_unchecked(file: &File, memory: &mut [u8], offset: u64) ->
 /// Whether the page cache has it all, be it still being read (cachestat(2)); `None` when the kernel does not tell: before Linux
 /// 6.5, and of another user's file.
 pub fn is_resident(file: &File, offset: u64, length: usize) -> Option<bool> {
-    simulated!(|world| Some(world.is_resident(file.as_raw_fd(), offset, length)));
+    simulated!(|world| world.is_resident(file.as_raw_fd(), offset, length));
     let range = [offset, length as u64];
     let mut stat = CacheStat::default();
     // SAFETY: both pointers lead to memory of the size that the call expects, and no flags are defined.

@@ -50,6 +50,10 @@ pub struct Faults {
     pub race: u32,
     /// A file's pages, or the way to it, are forgotten.
     pub evict: u32,
+    /// Of what is forgotten while helpers are at work, somebody is reading it again already.
+    pub reread: u32,
+    /// cachestat(2) may not tell: another user's files, an old kernel.
+    pub blind: bool,
     /// The wall clock is stepped, by calls to it.
     pub clock_step: u32,
     /// Descriptors there may be; beyond it is EMFILE.
@@ -84,6 +88,8 @@ impl Faults {
             thread_error: 0,
             race: 0,
             evict: 0,
+            reread: 0,
+            blind: false,
             clock_step: 0,
             descriptors: 4096,
             memory: 10_000,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::descriptors::Thing;
 use super::helper::Helper;
+use super::random::Random;
 use super::world::World;
 use crate::disk::{Ability, FileKind, Place, Stamp};
 
@@ -56,34 +57,68 @@ struct Inode {
     /// Nanoseconds of the wall clock, and a count of changes that no program can set.
     modified: u64,
     changed: u64,
-    /// The pages that are in memory, the rest being the last one's.
-    resident: u64,
+    /// The pages that are in memory.
+    resident: Pages,
     /// Those that are being read for somebody, and when they will be there: to cachestat(2) they are resident.
-    arriving: (u64, u64),
+    arriving: (Pages, u64),
+    /// When somebody last read of it.
+    read_at: u64,
+}
+
+/// A set of pages, 2.5 MB of them; the rest of a larger file is the last one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pages([u64; 5]);
+
+impl Pages {
+    const NONE: Self = Self([0; 5]);
+    const ALL: Self = Self([u64::MAX; 5]);
+
+    fn of(offset: u64, length: usize) -> Self {
+        let last = (offset + (length as u64).max(1) - 1) / PAGE;
+        let mut pages = Self::NONE;
+        for page in offset / PAGE..=last {
+            let page = page.min(64 * 5 - 1) as usize;
+            pages.0[page / 64] |= 1 << (page % 64);
+        }
+        pages
+    }
+
+    fn draw(random: &mut Random) -> Self {
+        Self(std::array::from_fn(|_| random.draw()))
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] & other.0[at]))
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] & !other.0[at]))
+    }
+
+    fn has_all(self, other: Self) -> bool {
+        self.and(other) == other
+    }
 }
 
 impl Inode {
-    fn pages(offset: u64, length: usize) -> u64 {
-        let last = (offset + (length as u64).max(1) - 1) / PAGE;
-        (offset / PAGE..=last).fold(0, |pages, page| pages | 1 << page.min(63))
-    }
-
-    fn is_in_memory(&self, offset: u64, length: usize) -> bool {
-        let pages = Self::pages(offset, length);
-        self.resident & pages == pages
+    fn is_in_memory(&self, pages: Pages) -> bool {
+        self.resident.has_all(pages)
     }
 
     /// What is to be there by `now` is.
     fn arrive(&mut self, now: u64) {
         if now >= self.arriving.1 {
-            self.resident |= std::mem::take(&mut self.arriving.0);
+            self.resident = self.resident.or(std::mem::replace(&mut self.arriving.0, Pages::NONE));
         }
     }
 
     /// All is there or on its way, and not all is there.
-    fn is_arriving(&self, offset: u64, length: usize) -> bool {
-        let pages = Self::pages(offset, length);
-        (self.resident | self.arriving.0) & pages == pages && self.resident & pages != pages
+    fn is_arriving(&self, pages: Pages) -> bool {
+        self.resident.or(self.arriving.0).has_all(pages) && !self.is_in_memory(pages)
     }
 }
 
@@ -106,7 +141,7 @@ impl World {
                 let inode = &mut self.files.inodes[present.expect("just looked at")];
                 inode.bytes = Arc::clone(&bytes);
                 // What was written is in memory.
-                (inode.modified, inode.changed, inode.resident) = (time, time, u64::MAX);
+                (inode.modified, inode.changed, inode.resident) = (time, time, Pages::ALL);
                 Some(bytes)
             }
             Change::Replace(bytes) | Change::Rewrite(bytes) => {
@@ -120,8 +155,9 @@ impl World {
     }
 
     fn new_inode(&mut self, path: &[u8], kind: FileKind, bytes: Arc<[u8]>, time: u64) {
-        let resident = if self.random.chance(500_000) { u64::MAX } else { 0 };
-        self.files.inodes.push(Inode { kind, bytes, modified: time, changed: time, resident, arriving: (0, 0) });
+        let resident = if self.random.chance(500_000) { Pages::ALL } else { Pages::NONE };
+        let arriving = (Pages::NONE, 0);
+        self.files.inodes.push(Inode { kind, bytes, modified: time, changed: time, resident, arriving, read_at: 0 });
         self.files.names.insert(path.to_vec(), self.files.inodes.len() - 1);
     }
 
@@ -243,8 +279,14 @@ impl World {
         self.race();
         let second = if first < half { 0 } else { self.copy(at, &mut memory[half..], offset + half as u64) };
         let inode = &mut self.files.inodes[at];
-        let pages = Inode::pages(offset, memory.len());
-        (inode.resident, inode.arriving.0) = (inode.resident | pages, inode.arriving.0 & !pages);
+        let pages = Pages::of(offset, memory.len());
+        (inode.resident, inode.arriving.0) = (inode.resident.or(pages), inode.arriving.0.without(pages));
+        inode.read_at = self.now;
+        // It has taken the place of something that nobody has read lately.
+        let other = self.random.below(self.files.inodes.len() as u64) as usize;
+        if self.now - self.files.inodes[other].read_at > LATELY {
+            self.evict(other, Pages::ALL);
+        }
         self.note("read", at as u64, (first + second) as u64);
         Ok(first + second)
     }
@@ -254,8 +296,9 @@ impl World {
         self.call();
         self.race();
         let at = self.inode(fd)?;
-        self.evict(at, Inode::pages(offset, memory.len()));
-        if !self.files.inodes[at].is_in_memory(offset, memory.len()) {
+        let pages = Pages::of(offset, memory.len());
+        self.evict(at, pages);
+        if !self.files.inodes[at].is_in_memory(pages) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.read_error()?;
@@ -267,13 +310,14 @@ impl World {
         Ok(count)
     }
 
-    /// cachestat(2).
-    pub(crate) fn is_resident(&mut self, fd: RawFd, offset: u64, length: usize) -> bool {
+    /// cachestat(2); `None` where it may not tell.
+    pub(crate) fn is_resident(&mut self, fd: RawFd, offset: u64, length: usize) -> Option<bool> {
         self.call();
-        let Ok(at) = self.inode(fd) else { return false };
-        self.evict(at, Inode::pages(offset, length));
+        let Ok(at) = self.inode(fd) else { return Some(false) };
+        let pages = Pages::of(offset, length);
+        self.evict(at, pages);
         let inode = &self.files.inodes[at];
-        inode.is_in_memory(offset, length) || inode.is_arriving(offset, length)
+        (!self.faults.blind).then(|| inode.is_in_memory(pages) || inode.is_arriving(pages))
     }
 
     /// What sendfile(2) takes from a file. Nobody writes to it between the last question for its version and this: it takes the
@@ -284,9 +328,10 @@ impl World {
         let inode = &mut self.files.inodes[at];
         inode.arrive(self.now);
         // What has been evicted since somebody looked is nobody's fault.
-        if inode.is_arriving(offset, length) {
+        let pages = Pages::of(offset, length);
+        if inode.is_arriving(pages) {
             self.may_wait("sendfile of a window that is being read");
-        } else if !self.files.has_evicted && !inode.is_in_memory(offset, length) {
+        } else if !self.files.has_evicted && !inode.is_in_memory(pages) {
             self.may_wait("sendfile of a cold window");
         }
         let mut bytes = vec![0; length];
@@ -312,19 +357,19 @@ impl World {
     }
 
     /// The kernel may take some of these pages. While helpers read, the next one may be reading them again already.
-    fn evict(&mut self, at: usize, pages: u64) {
+    fn evict(&mut self, at: usize, pages: Pages) {
         self.files.inodes[at].arrive(self.now);
         if !self.random.chance(self.faults.evict) {
             return;
         }
-        let gone = pages & self.random.draw() & self.random.draw();
-        let is_wanted = self.helpers.iter().any(Helper::is_busy) && self.random.chance(500_000);
+        let gone = pages.and(Pages::draw(&mut self.random)).and(Pages::draw(&mut self.random));
+        let is_wanted = self.helpers.iter().any(Helper::is_busy) && self.random.chance(self.faults.reread);
         let time = self.now + self.random.between(self.faults.disk_time.0, self.faults.disk_time.1);
         let inode = &mut self.files.inodes[at];
-        let gone = gone & inode.resident;
-        inode.resident &= !gone;
+        let gone = gone.and(inode.resident);
+        inode.resident = inode.resident.without(gone);
         if is_wanted {
-            inode.arriving = (inode.arriving.0 | gone, time);
+            inode.arriving = (inode.arriving.0.or(gone), time);
         } else {
             self.files.has_evicted = true;
         }
@@ -333,8 +378,10 @@ impl World {
 
 /// Who of the crowd is called when something may change between two calls of the disk.
 pub const MEDDLER: u32 = u32::MAX;
-const PAGE: u64 = 4096;
+/// Two of the kernel's.
+const PAGE: u64 = 8192;
 /// Nanoseconds.
+const LATELY: u64 = 20_000_000;
 const TICK: u64 = 4_000_000;
 
 #[cfg(test)]

@@ -58,8 +58,8 @@ struct Sight {
 }
 
 /// Watches for ever, and says on standard error what it finds. `stuck` is told of a worker that nobody should wait for any
-/// longer, once for each incident; `alive` is called twice a second.
-pub fn run(readings: &Arc<[Readings]>, mut stuck: impl FnMut(&Incident), mut alive: impl FnMut()) -> ! {
+/// longer, once for each incident, and answers whether it has passed that on: else it is said. `alive` is called twice a second.
+pub fn run(readings: &Arc<[Readings]>, mut stuck: impl FnMut(&Incident) -> bool, mut alive: impl FnMut()) -> ! {
     let mut sights: Vec<Sight> = readings.iter().map(|_| Sight::default()).collect();
     let mut looks = 0;
     let mut herald = Herald::start();
@@ -79,8 +79,13 @@ pub fn run(readings: &Arc<[Readings]>, mut stuck: impl FnMut(&Incident), mut ali
             let doing = of_thread(meter.thread()).map_or(Doing::Computing, |(doing, _)| doing);
             let incident = Incident { worker, lasted: INTERVAL * (sight.looks - 1), doing, stack, names: Vec::new() };
             match verdict {
-                Verdict::Report => herald.say(incident),
-                _ => stuck(&herald.name(incident)),
+                Verdict::Stuck => {
+                    let incident = herald.name(incident);
+                    if !stuck(&incident) {
+                        herald.say(incident);
+                    }
+                }
+                _ => herald.say(incident),
             }
         }
         looks = (looks + 1) % LOOKS_PER_SIGN;

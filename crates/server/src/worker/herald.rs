@@ -3,7 +3,7 @@
 //! The names of functions are in a file, and standard error may be one. A watch that looks them up itself on a drowned disk sees
 //! no other loop meanwhile and gives no sign of life, and its process is replaced for that.
 
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
 use std::time::Duration;
 
 use amped_runtime::stack::Stack;
@@ -38,14 +38,21 @@ impl Herald {
     /// Says it, with names, as soon as that can be done; never waits.
     pub(super) fn say(&mut self, incident: Incident) {
         let Some(errands) = &self.errands else { return warn!("amped: {incident}") };
-        let is_taken = errands.try_send(Errand::Say(incident, self.unsaid)).is_ok();
-        self.unsaid = if is_taken { 0 } else { self.unsaid + 1 };
+        match errands.try_send(Errand::Say(incident, self.unsaid)) {
+            Ok(()) => self.unsaid = 0,
+            Err(TrySendError::Full(_)) => self.unsaid += 1,
+            // It has panicked.
+            Err(TrySendError::Disconnected(_)) => {
+                self.errands = None;
+                warn!("amped: a worker is slow, and what looks up where is gone");
+            }
+        }
     }
 
     /// Adds the names, unless that takes too long.
     pub(super) fn name(&self, mut incident: Incident) -> Incident {
         let (sender, names) = mpsc::channel();
-        if let Some(errands) = &self.errands {
+        if let Some(errands) = self.errands.as_ref().filter(|_| !incident.stack.is_empty()) {
             let _ = errands.try_send(Errand::Name(incident.stack.clone(), sender));
             incident.names = names.recv_timeout(PATIENCE).unwrap_or_default();
         }
@@ -57,7 +64,9 @@ fn run(errands: &Receiver<Errand>) {
     for errand in errands {
         match errand {
             Errand::Say(mut incident, unsaid) => {
-                incident.names = incident.stack.names();
+                if incident.names.is_empty() {
+                    incident.names = incident.stack.names();
+                }
                 warn!("amped: {incident}");
                 if unsaid > 0 {
                     warn!("amped: it was so {unsaid} times before, when nothing could be said");

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amped_runtime::Runtime;
-use amped_runtime::disk::{self, Class, Helpers, Root};
+use amped_runtime::disk::{self, Ability, Class, Helpers, Root};
 
 pub use self::entry::{Content, Entry, FileContent, Representation};
 use self::fetch::Fetches;
@@ -237,10 +237,7 @@ impl Files {
             match self.runtime.meter().timed("disk: open and read", load) {
                 Some(loaded) if worth_keeping => return Found::Now(self.keep(&key, loaded, known)),
                 Some(loaded) => return Found::Now(Shelf::pass(loaded, self.runtime.clock().ticks())),
-                None => {
-                    self.note_miss();
-                    self.counters.not_in_memory.add(1);
-                }
+                None => self.counters.not_in_memory.add(1),
             }
         }
         self.or_memory(self.ask_helper(&key, &target, known.clone(), priority), known)
@@ -257,14 +254,14 @@ impl Files {
         self.usage.is_in_use(self.runtime.clock().ticks())
     }
 
-    /// Something was not in memory.
+    /// Something was not in memory, and may just have come.
     fn note_miss(&self) {
         self.usage.note_miss(self.runtime.clock().ticks());
     }
 
-    /// To be kept by a job for as long as it may read.
+    /// Something is not in memory: to be kept by the job that reads it, for as long as it may.
     fn begin_reading(&self) -> UnderWay {
-        self.usage.begin()
+        self.usage.begin(self.runtime.clock().ticks())
     }
 
     fn ask_helper(
@@ -282,16 +279,19 @@ impl Files {
         };
         let before = known.clone();
         let errand = Errand::new(target, &self.plan);
-        let under_way = self.begin_reading();
+        let is_disk = target.root.mount().ability() == Ability::NoWait;
+        let under_way = is_disk.then(|| self.begin_reading());
         let job = self.helpers.submit_in(folder(target.root), class, move || {
             let _under_way = under_way;
             errand.run(known.as_deref())
         });
         let shelf = Arc::clone(&self.shelf);
         let runtime = Rc::clone(&self.runtime);
+        let usage = is_disk.then(|| Arc::clone(&self.usage));
         let owned = key.into_owned();
         self.fetches.start(&self.runtime, key, job, move |loaded| {
             let now = runtime.clock().ticks();
+            usage.inspect(|usage| usage.note_miss(now));
             shelf.keep(&owned.as_ref(), loaded, before.clone(), now)
         })
     }

@@ -13,9 +13,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use amped_runtime::Sleep;
-use amped_runtime::disk::{Class, Helpers, Job, Place, UNIT, stamp};
+use amped_runtime::disk::{Ability, Class, Helpers, Job, Place, UNIT, stamp};
 use amped_runtime::net::Stream;
+use amped_runtime::{Sleep, read_clock};
 
 use super::Files;
 use super::entry::FileContent;
@@ -33,13 +33,16 @@ pub struct Transfer {
     looked: Option<Instant>,
     /// When the file was last found to be the version that was promised.
     seen: Option<Instant>,
-    warming: Option<Job<io::Result<Window>>>,
+    warming: Option<Job<io::Result<Brought>>>,
     /// The window before `warm_until`, if it is in memory of our own.
     carried: Option<Carried>,
     /// The helpers had too much to do: until they are asked again.
     pause: Option<Sleep>,
     pace: Pace,
 }
+
+/// What a helper has brought in, and when.
+type Brought = (Window, Instant);
 
 /// How fast the client takes what it is sent.
 #[derive(Debug, Default)]
@@ -80,6 +83,14 @@ impl Budget {
         self.0.set((Some(turn), used + share));
         (share > 0).then_some(share)
     }
+
+    /// What the socket did not take is the others'.
+    fn give_back(&self, turn: Instant, left: u64) {
+        let (began, used) = self.0.get();
+        if began == Some(turn) {
+            self.0.set((began, used - left));
+        }
+    }
 }
 
 impl Pace {
@@ -118,8 +129,8 @@ impl Transfer {
 
     /// Whether the next bytes can be sent at once, so that the head may wait for them in the kernel (MSG_MORE).
     pub fn is_ready(&mut self, means: Means<'_>) -> bool {
-        // While the disk is in use that is known once it is to be sent, and not before.
-        !means.files.is_disk_in_use() && (self.warm_until > self.left.start || self.look_ahead(means))
+        // While others may take its place that is known once it is to be sent, and not before.
+        !self.is_at_risk(means) && (self.warm_until > self.left.start || self.look_ahead(means))
     }
 
     /// Sends at most what the turn has left: ready with the bytes sent (0 when the turn's budget is used up), pending when the socket is
@@ -135,10 +146,13 @@ impl Transfer {
         }
         let runtime = means.stream.runtime();
         let now = runtime.clock().now();
-        let remembers = !means.files.is_disk_in_use() && self.looked.is_some_and(|looked| now - looked < REMEMBERED);
-        let asks = !is_brought && !remembers;
+        // What a helper has read while this one waited for it has just come. It may also have been ready for minutes.
+        let may_remember = is_brought || !self.is_at_risk(means);
+        let asks =
+            !(may_remember && self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < REMEMBERED));
         let window = self.warm_until.min(self.left.end) - self.left.start;
-        let window = if asks { window.min(ASKED_FOR) } else { window };
+        let most = if self.pace.deep { ASKED_FOR } else { ASKED_FOR_SLOWLY };
+        let window = if asks { window.min(most) } else { window };
         let Some(share) = means.budget.share(now, window) else { return Poll::Ready(Ok(0)) };
         // A client may take minutes for a window, and the file may be another by then. Asked before the bytes go, once a turn: to find
         // out when they have gone is too late for the last ones, as the client would have all it was promised, and a mixture. What a
@@ -157,7 +171,11 @@ impl Transfer {
             Some(carried) => carried.poll_send(stream, at, share as usize, context),
             None => stream.poll_sendfile(file, at, share as usize, context),
         };
-        let sent = ready!(runtime.meter().timed("disk: send a window", send))?;
+        let outcome = runtime.meter().timed("disk: send a window", send);
+        let taken = if let Poll::Ready(Ok(sent)) = outcome { sent as u64 } else { 0 };
+        // What was begun with another share may be more.
+        means.budget.give_back(now, share.saturating_sub(taken));
+        let sent = ready!(outcome)?;
         if sent == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
@@ -170,12 +188,17 @@ impl Transfer {
         Poll::Ready(Ok(sent))
     }
 
+    /// Whether the file may leave memory at any moment, and come back for somebody else.
+    fn is_at_risk(&self, means: Means<'_>) -> bool {
+        means.mode == DiskMode::Amped && self.content.is_read_without_waiting() && means.files.is_disk_in_use()
+    }
+
     /// Whether the kernel has dropped what is to be sent now: a client may take minutes for a window, and where memory is short
     /// the loop would wait for the disk (176 ms were seen, and, where it was being read again for another client, 959). Not
     /// asked of fast readers, who leave it no time, while nothing leaves memory.
     fn has_gone(&self, means: Means<'_>, share: usize) -> bool {
-        let (mount, is_in_use) = (self.content.root.mount(), means.files.is_disk_in_use());
-        let has_gone = || self.content.file.has_gone(mount, self.left.start, share, is_in_use);
+        let (mount, asks_all) = (self.content.root.mount(), self.is_at_risk(means));
+        let has_gone = || self.content.file.has_gone(mount, self.left.start, share, asks_all);
         means.mode == DiskMode::Amped
             && means.stream.runtime().meter().timed("disk: is the window still in memory", has_gone)
     }
@@ -197,7 +220,10 @@ impl Transfer {
             let pause = self.pause.insert(means.stream.runtime().sleep(PAUSE));
             return Pin::new(pause).poll(context).map(Ok);
         };
-        let warmed = warmed?;
+        let (warmed, at) = warmed?;
+        if self.content.is_read_without_waiting() {
+            means.files.note_miss();
+        }
         // The helper has asked already, but that may be a while ago. What may wait is not asked again.
         if self.content.file.place() != Place::Remote {
             self.content.check_version()?;
@@ -206,8 +232,7 @@ impl Transfer {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
         self.warm_until = start + window as u64;
-        let now = means.stream.runtime().clock().now();
-        (self.looked, self.seen) = (Some(now), Some(now));
+        (self.looked, self.seen) = (Some(at), Some(means.stream.runtime().clock().now()));
         self.carried = warmed.carried(start);
         Poll::Ready(Ok(()))
     }
@@ -259,18 +284,20 @@ impl Transfer {
 }
 
 impl FileContent {
-    fn warm_by(&self, means: Means<'_>, start: u64, window: usize) -> Job<io::Result<Window>> {
+    /// Whether it is on a disk that tells what is in memory.
+    fn is_read_without_waiting(&self) -> bool {
+        self.file.place() == Place::Own && self.root.mount().ability() == Ability::NoWait
+    }
+
+    fn warm_by(&self, means: Means<'_>, start: u64, window: usize) -> Job<io::Result<Brought>> {
         let content = self.clone();
-        if self.file.place() == Place::Own {
-            means.files.note_miss();
-        }
-        let under_way = (self.file.place() == Place::Own).then(|| means.files.begin_reading());
+        let under_way = self.is_read_without_waiting().then(|| means.files.begin_reading());
         // The client has been promised the rest: a new request is refused rather than this.
         means.helpers.submit_in(super::folder(&self.root), Class::Essential, move || {
             let _under_way = under_way;
             let warmed = Window::bring(&content.file, start, window)?;
             content.check_version()?;
-            Ok(warmed)
+            Ok((warmed, read_clock()))
         })
     }
 
@@ -294,8 +321,10 @@ const REMOTE_WINDOW: u64 = 256 * 1024;
 /// lately, and may be the next to go.
 const REMEMBERED: Duration = Duration::from_millis(20);
 /// Of how much that is asked at once, and so what is sent then: a slow reader takes less, and to ask costs a system call for each
-/// 128 KB.
+/// 128 KB, and where every page is read about as much as to send it.
 const ASKED_FOR: u64 = 256 * 1024;
+/// The same of a slow one, whose socket takes no more at once (TCP_NOTSENT_LOWAT).
+const ASKED_FOR_SLOWLY: u64 = 128 * 1024;
 /// How long a transfer leaves the helpers alone that had no time for it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What all transfers together may send in a turn, about 250 us of the loop's time: small answers come in between, and who found
