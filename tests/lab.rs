@@ -377,6 +377,9 @@ fn a_server_that_says_nothing_is_a_failure() {
         let said = text(&output.stderr);
         assert_eq!((output.status.code(), said.contains("no request was answered")), (Some(1), true), "{said}");
     }
+    // Who has not said all has nothing to wait for.
+    let slow = lab(&[&url, "-c", "4", "-d", "300ms", "--trickle", "100ms"]).output().expect("the binary starts");
+    assert_eq!(slow.status.code(), Some(0), "{}", text(&slow.stderr));
 }
 
 #[test]

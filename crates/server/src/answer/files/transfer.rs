@@ -83,14 +83,6 @@ impl Budget {
         self.0.set((Some(turn), used + share));
         (share > 0).then_some(share)
     }
-
-    /// What the socket did not take is the others'.
-    fn give_back(&self, turn: Instant, left: u64) {
-        let (began, used) = self.0.get();
-        if began == Some(turn) {
-            self.0.set((began, used - left));
-        }
-    }
 }
 
 impl Pace {
@@ -171,11 +163,9 @@ impl Transfer {
             Some(carried) => carried.poll_send(stream, at, share as usize, context),
             None => stream.poll_sendfile(file, at, share as usize, context),
         };
-        let outcome = runtime.meter().timed("disk: send a window", send);
-        let taken = if let Poll::Ready(Ok(sent)) = outcome { sent as u64 } else { 0 };
-        // What was begun with another share may be more.
-        means.budget.give_back(now, share.saturating_sub(taken));
-        let sent = ready!(outcome)?;
+        // What the socket does not take is not given back to this turn: small sends cost more for a byte, and with 10,000 slow readers a
+        // normal client's 99th percentile was 1.1 ms instead of 0.2 then (epoll).
+        let sent = ready!(runtime.meter().timed("disk: send a window", send))?;
         if sent == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the file has shrunk")));
         }
