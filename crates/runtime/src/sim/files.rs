@@ -282,11 +282,9 @@ impl World {
         let pages = Pages::of(offset, memory.len());
         (inode.resident, inode.arriving.0) = (inode.resident.or(pages), inode.arriving.0.without(pages));
         inode.read_at = self.now;
-        // It has taken the place of something that nobody has read lately.
+        // It has taken the place of something.
         let other = self.random.below(self.files.inodes.len() as u64) as usize;
-        if self.now - self.files.inodes[other].read_at > LATELY {
-            self.evict(other, Pages::ALL);
-        }
+        self.evict(other, Pages::ALL);
         self.note("read", at as u64, (first + second) as u64);
         Ok(first + second)
     }
@@ -356,10 +354,11 @@ impl World {
         count
     }
 
-    /// The kernel may take some of these pages. While helpers read, the next one may be reading them again already.
+    /// The kernel may take some of these pages, unless somebody has just read of the file. While helpers read, the next one may be reading them again already.
     fn evict(&mut self, at: usize, pages: Pages) {
         self.files.inodes[at].arrive(self.now);
-        if !self.random.chance(self.faults.evict) {
+        let was_read_lately = self.now - self.files.inodes[at].read_at < LATELY;
+        if was_read_lately || !self.random.chance(self.faults.evict) {
             return;
         }
         let gone = pages.and(Pages::draw(&mut self.random)).and(Pages::draw(&mut self.random));
@@ -381,7 +380,7 @@ pub const MEDDLER: u32 = u32::MAX;
 /// Two of the kernel's.
 const PAGE: u64 = 8192;
 /// Nanoseconds.
-const LATELY: u64 = 20_000_000;
+const LATELY: u64 = 25_000_000;
 const TICK: u64 = 4_000_000;
 
 #[cfg(test)]

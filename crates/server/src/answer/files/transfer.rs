@@ -146,17 +146,18 @@ impl Transfer {
         let most = if self.pace.deep { ASKED_FOR } else { ASKED_FOR_SLOWLY };
         let window = if asks { window.min(most) } else { window };
         let Some(share) = means.budget.share(now, window) else { return Poll::Ready(Ok(0)) };
-        // A client may take minutes for a window, and the file may be another by then. Asked before the bytes go, once a turn: to find
-        // out when they have gone is too late for the last ones, as the client would have all it was promised, and a mixture. What a
-        // helper has read is one version.
-        if self.seen.replace(now) != Some(now) && self.carried.is_none() {
-            self.content.check_version()?;
-        }
         self.looked = Some(now);
         if asks && self.has_gone(means, share as usize) {
             // A job under way is for the next window.
             (self.warm_until, self.warming) = (self.left.start, None);
             return self.poll_warm(means, context).map_ok(|()| 0);
+        }
+        // A client may take minutes for a window, and the file may be another by then. Asked last before the bytes go, once a turn or after
+        // they were looked at: to find out when they have gone is too late for the last ones, as the client would have all it was
+        // promised, and a mixture. What a helper has read is one version.
+        let was_seen = self.seen.replace(now) == Some(now) && !asks;
+        if !was_seen && self.carried.is_none() {
+            self.content.check_version()?;
         }
         let (file, stream, at) = (&self.content.file, means.stream, self.left.start);
         let send = || match &mut self.carried {
