@@ -241,7 +241,7 @@ const A_READ: Duration = Duration::from_micros(12_500);
 const POPULAR: usize = 2000;
 const COLD: usize = 5000;
 const COLD_RATE: u32 = 1500;
-/// Of the definition's disk: busy for 80 to 90% of the time on average, and sometimes for all of it, as what a miss costs goes up and
+/// Of the definition's disk: busy for 78 to 84% of the time on average, and sometimes for all of it, as what a miss costs goes up and
 /// down by a third within a minute. (With 1,000 it is busy for 64%, and no request waits for long.)
 const READS: u32 = 790;
 /// Its share of requests for any file, in percent. A file costs one or two reads while memory

@@ -78,8 +78,8 @@ impl Stack {
         self.0.is_empty()
     }
 
-    /// The functions, innermost first. Reads the program's debugging information from the disk, which may take many seconds
-    /// (12 were seen where files took all memory and the disk was short).
+    /// The functions, innermost first. Reads the program's debugging information from the disk: where files took all memory and
+    /// the disk was short, the thread that did so slept for 12 of 115 s.
     pub fn names(&self) -> Vec<String> {
         names(&self.0)
     }

@@ -354,15 +354,17 @@ impl World {
         count
     }
 
-    /// The kernel may take some of these pages, unless somebody has just read of the file. While helpers read, the next one may be reading them again already.
+    /// The kernel may take some of these pages. While helpers read, the next one may be reading them again already.
     fn evict(&mut self, at: usize, pages: Pages) {
         self.files.inodes[at].arrive(self.now);
-        let was_read_lately = self.now - self.files.inodes[at].read_at < LATELY;
-        if was_read_lately || !self.random.chance(self.faults.evict) {
+        if !self.random.chance(self.faults.evict) {
             return;
         }
         let gone = pages.and(Pages::draw(&mut self.random)).and(Pages::draw(&mut self.random));
-        let is_wanted = self.helpers.iter().any(Helper::is_busy) && self.random.chance(self.faults.reread);
+        // What a helper has just read is sent unasked.
+        let was_read_lately = self.now - self.files.inodes[at].read_at < LATELY;
+        let is_read_again = self.helpers.iter().any(Helper::is_busy) && self.random.chance(self.faults.reread);
+        let is_wanted = is_read_again && !was_read_lately;
         let time = self.now + self.random.between(self.faults.disk_time.0, self.faults.disk_time.1);
         let inode = &mut self.files.inodes[at];
         let gone = gone.and(inode.resident);
