@@ -119,6 +119,34 @@ fn what_is_written_twice_in_a_tick_is_not_torn() {
     assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 32);
 }
 
+/// Found by seeds 84873 and 89408: the loop was put aside between the moment a helper had read a window and the moment it was sent, and
+/// neither the turn's time nor one that was taken after the helper's last question told that this was long ago.
+#[test]
+fn a_window_that_waited_for_a_late_loop_is_asked_for() {
+    let play = |seed| {
+        let mut scenario = Scenario::new(seed);
+        (scenario.plan.disk, scenario.place, scenario.files) = (DiskMode::Amped, Place::Own, (1, 3, false));
+        (scenario.plan.helpers, scenario.plan.shared_jobs) = (2, false);
+        (scenario.excuses.overload, scenario.excuses.waits) = (true, false);
+        // Helpers that are at work still after that, so that what was taken from memory may be on its way back.
+        let disk_time = if seed % 2 == 0 { (20_000, 2_000_000) } else { (40_000_000, 400_000_000) };
+        scenario.faults = Faults {
+            stall: 100_000,
+            stall_time: 200_000_000,
+            evict: 200_000,
+            reread: 500_000,
+            disk_time,
+            ..Faults::none()
+        };
+        std::thread::spawn(move || stage::play(seed, scenario, false)).join().expect("no panic")
+    };
+    // Calm seeds have clients that excuse nothing.
+    let outcomes: Vec<Outcome> = (0..256).filter(|seed| !Scenario::new(*seed).is_calm).map(play).collect();
+    let faults: Vec<&String> = outcomes.iter().flat_map(|outcome| &outcome.faults).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 128);
+}
+
 /// On a thread of its own, which has no memory of other seeds.
 fn alone(seed: u64, tells: bool) -> Outcome {
     let thread = std::thread::Builder::new().name(format!("seed {seed}"));

@@ -138,10 +138,12 @@ impl Transfer {
         }
         let runtime = means.stream.runtime();
         let now = runtime.clock().now();
-        // What a helper has read while this one waited for it has just come. It may also have been ready for minutes.
-        let may_remember = is_brought || !self.is_at_risk(means);
-        let asks =
-            !(may_remember && self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < REMEMBERED));
+        // What a helper has read while this one waited for it has just come. It may also have been ready for minutes, or for as long as the
+        // loop was put aside within this turn, which the turn's own time does not tell.
+        let is_recent =
+            |now: Instant| self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < REMEMBERED);
+        let may_remember = if is_brought { is_recent(read_clock()) } else { !self.is_at_risk(means) && is_recent(now) };
+        let asks = !may_remember;
         let window = self.warm_until.min(self.left.end) - self.left.start;
         let most = if self.pace.deep { ASKED_FOR } else { ASKED_FOR_SLOWLY };
         let window = if asks { window.min(most) } else { window };
@@ -287,8 +289,9 @@ impl FileContent {
         means.helpers.submit_in(super::folder(&self.root), Class::Essential, move || {
             let _under_way = under_way;
             let warmed = Window::bring(&content.file, start, window)?;
+            let at = read_clock();
             content.check_version()?;
-            Ok((warmed, read_clock()))
+            Ok((warmed, at))
         })
     }
 
