@@ -7,11 +7,17 @@
 //!
 //! ```text
 //! null --driver epoll|poll|uring --port P [--size BYTES] [--listen 0.0.0.0] [--send gathered|each|halves] [--nagle on|off]
+//!      [--files N] [--uniform PERCENT]
 //! ```
+//!
+//! `--files` keeps so many copies of the answer and takes them from places all over that memory, as a server that serves as many
+//! files must: `--uniform` percent of the answers from all of it, the rest from the first 2,000. From the processor's cache a copy
+//! costs less than any server can have.
 //!
 //! `--send each` sends every answer by itself, `halves` its head and then its body: what a server does that has not thought of
 //! it. With `--nagle on` the second half waits for the client's delayed acknowledgement. Experiments use them; the bench does not.
 
+use std::cell::Cell;
 use std::io::{self, Error, Result};
 use std::mem::{size_of, zeroed};
 use std::os::fd::RawFd;
@@ -36,6 +42,8 @@ struct Options {
     size: usize,
     send: Send,
     nagle: bool,
+    files: usize,
+    uniform: usize,
 }
 
 /// How much goes into one send.
@@ -55,6 +63,8 @@ impl Options {
             size: 1024,
             send: Send::Gathered,
             nagle: false,
+            files: 1,
+            uniform: 100,
         };
         let mut args = std::env::args().skip(1);
         while let Some(name) = args.next() {
@@ -74,6 +84,8 @@ impl Options {
                 }
                 "--nagle" => options.nagle = value == "on",
                 "--size" => options.size = value.parse().map_err(|_| wrong(()))?,
+                "--files" => options.files = value.parse().map_err(|_| wrong(()))?,
+                "--uniform" => options.uniform = value.parse().map_err(|_| wrong(()))?,
                 _ => return Err(Error::other(format!("no option {name}"))),
             }
         }
@@ -82,7 +94,7 @@ impl Options {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let answers = Answers::new(options.size, options.send);
+    let answers = Answers::new(options);
     raise_descriptor_limit();
     let listener = listen(options)?;
     eprintln!("listening on http://{}:{}", options.address, options.port);
@@ -101,8 +113,8 @@ struct Answers {
 }
 
 impl Answers {
-    fn new(size: usize, send: Send) -> Self {
-        Self { keep: Copies::new(size, "", send), last: Copies::new(size, "Connection: close\r\n", send) }
+    fn new(options: &Options) -> Self {
+        Self { keep: Copies::new("", options.files, options), last: Copies::new("Connection: close\r\n", 1, options) }
     }
 
     fn of(&self, connection: &Connection) -> &Copies {
@@ -118,10 +130,16 @@ struct Copies {
     /// Length of its head.
     head: usize,
     send: Send,
+    /// How many of them answers are taken from.
+    files: usize,
+    /// Percent of the answers that are taken from all of them, not only from the popular ones.
+    uniform: usize,
+    /// State of the choice between them: Lehmer's generator, as in the bench's scripts.
+    state: Cell<u64>,
 }
 
 impl Copies {
-    fn new(size: usize, field: &str, send: Send) -> Self {
+    fn new(field: &str, files: usize, &Options { size, send, uniform, .. }: &Options) -> Self {
         let head = format!(
             "HTTP/1.1 200 OK\r\nServer: null\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\n\
              Content-Type: text/plain\r\nContent-Length: {size}\r\n{field}\r\n"
@@ -130,18 +148,35 @@ impl Copies {
         let head = answer.len();
         answer.resize(answer.len() + size, b'x');
         let one = answer.len();
-        Self { bytes: answer.repeat((BATCH / one).max(1)), one, head, send }
+        let files = files.max(1);
+        Self { bytes: answer.repeat((BATCH / one).max(files)), one, head, send, files, uniform, state: Cell::new(17) }
     }
 
     /// The next bytes of a connection that is still owed `owed` bytes of whole answers.
     fn next(&self, owed: usize) -> &[u8] {
-        let from = (self.one - owed % self.one) % self.one;
+        let sent = (self.one - owed % self.one) % self.one;
+        let start = self.place() * self.one;
+        let from = start + sent;
         let end = match self.send {
             Send::Gathered => self.bytes.len(),
-            Send::Halves if from < self.head => self.head,
-            Send::Halves | Send::Each => self.one,
+            Send::Halves if sent < self.head => start + self.head,
+            Send::Halves | Send::Each => start + self.one,
         };
         &self.bytes[from..end.min(from + owed)]
+    }
+
+    /// Which of the copies is next; the first of as many as a turn may want where there is but one file.
+    fn place(&self) -> usize {
+        if self.files == 1 {
+            return 0;
+        }
+        let among = if self.below(100) < self.uniform { self.files } else { POPULAR.min(self.files) };
+        self.below(among)
+    }
+
+    fn below(&self, n: usize) -> usize {
+        self.state.set(self.state.get() * 16807 % 2_147_483_647);
+        self.state.get() as usize % n
     }
 }
 
@@ -640,6 +675,8 @@ fn would_block() -> bool {
 
 /// Bytes of answers kept end to end: a pipelined read's answers leave in one send.
 const BATCH: usize = 256 * 1024;
+/// As the tail's script has it.
+const POPULAR: usize = 2000;
 const READ: usize = 4096;
 const EVENTS: usize = 256;
 /// Below the usual hard limit of descriptors.

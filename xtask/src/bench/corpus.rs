@@ -102,7 +102,7 @@ const PLAIN: &[(&str, u64)] = &[
     ("64k.bin", 64 * 1024),
     ("100m.bin", 100 * 1024 * 1024),
 ];
-const FILES: u32 = 200_000;
+pub const FILES: u32 = 200_000;
 const A_DIRECTORY: u32 = 1000;
 const MEDIAN: f64 = 4500.0;
 const LARGEST: u64 = 4 * 1024 * 1024;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Binaries;
+use super::corpus::FILES;
 use crate::install::{Need, need};
 use crate::root;
 
@@ -41,6 +42,8 @@ pub struct Place {
     pub cache: &'static str,
     /// The null server's body, in bytes.
     pub size: u64,
+    /// The null server sends from as many places in memory as the tail has files, these percent of the answers from all of them.
+    pub tail: Option<u32>,
 }
 
 impl Server {
@@ -51,6 +54,8 @@ impl Server {
                 .replace("{{RUN}}", &place.run.to_string_lossy())
                 .replace("{{CACHE}}", place.cache)
                 .replace("{{SIZE}}", &place.size.to_string())
+                .replace("{{FILES}}", &place.tail.map_or(1, |_| FILES).to_string())
+                .replace("{{UNIFORM}}", &place.tail.unwrap_or(100).to_string())
         };
         let config = place.run.join("config");
         if !self.config.is_empty() {
@@ -175,8 +180,8 @@ const fn null(name: &'static str, args: &'static [&'static str]) -> Server {
     Server { name, role: Role::Null, need: None, version: &[], config: "", args }
 }
 
-const fn null_args(driver: &'static str) -> [&'static str; 6] {
-    ["--driver", driver, "--port", "{{PORT}}", "--size", "{{SIZE}}"]
+const fn null_args(driver: &'static str) -> [&'static str; 10] {
+    ["--driver", driver, "--port", "{{PORT}}", "--size", "{{SIZE}}", "--files", "{{FILES}}", "--uniform", "{{UNIFORM}}"]
 }
 
 #[cfg(test)]

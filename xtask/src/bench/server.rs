@@ -30,6 +30,8 @@ pub struct Site {
     pub cache: &'static str,
     /// The null server's body, in bytes.
     pub size: u64,
+    /// Percent of the requests that are uniform over the tail's files.
+    pub tail: Option<u32>,
 }
 
 impl Running {
@@ -37,7 +39,8 @@ impl Running {
     /// As `launch`; or a file of its configuration could not be written.
     pub fn start(bench: &Bench, server: &'static Server, site: &Site, scarce: Option<&Scarce>) -> Result<Self> {
         Self::launch(server.name, scarce, |run, port| {
-            let place = Place { port, root: site.root.clone(), run: run.into(), cache: site.cache, size: site.size };
+            let &Site { ref root, cache, size, tail } = site;
+            let place = Place { port, root: root.clone(), run: run.into(), cache, size, tail };
             server.command(&place, &bench.binaries)
         })
     }

@@ -18,8 +18,8 @@ struct Scenario {
     connections: u32,
     load: With,
     files: Files,
-    /// The null server answers anything with a body of so many bytes: for the tail what one has in the mean. Not where a body that is
-    /// copied, as it does, costs more than one that is sent from a file.
+    /// The null server answers anything with a body of so many bytes: for the tail what one has in the mean, from as many places in
+    /// memory. Not where a body that is copied, as it does, costs more than one that is sent from a file.
     null: Option<u64>,
     cache: &'static str,
     compare: Compare,
@@ -64,7 +64,7 @@ pub fn run(bench: &Bench, name: &str) -> Result<Option<Report>> {
     for server in &bench.servers {
         let site = match (server.role, scenario.null) {
             (Role::Null, None) => continue,
-            (Role::Null, Some(size)) => Site { size, root: site.root.clone(), cache: site.cache },
+            (Role::Null, Some(size)) => Site { size, ..site.clone() },
             _ => site.clone(),
         };
         match Contestant::start(bench, server, &site, &path) {
@@ -82,15 +82,15 @@ pub fn run(bench: &Bench, name: &str) -> Result<Option<Report>> {
 
 /// The folder, and the path to ask for (the tail's script chooses its own).
 fn site(scenario: &Scenario) -> Result<(Site, String)> {
-    let (root, file, size) = match scenario.files {
-        Files::One(file, size) => (corpus::plain()?, format!("/{file}"), size),
-        Files::Tail(_) => {
+    let (root, file, size, tail) = match scenario.files {
+        Files::One(file, size) => (corpus::plain()?, format!("/{file}"), size, None),
+        Files::Tail(uniform) => {
             let root = corpus::tail()?;
             let size = corpus::tail_size(&root, 0)?;
-            (root, "/0/0.html".into(), size)
+            (root, "/0/0.html".into(), size, Some(uniform))
         }
     };
-    let site = Site { root, cache: scenario.cache, size };
+    let site = Site { root, cache: scenario.cache, size, tail };
     Ok((site, file))
 }
 
