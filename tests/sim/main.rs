@@ -87,43 +87,37 @@ fn one_seed_is_one_story() {
 /// which it was written anew ended whole, and was a mixture.
 #[test]
 fn a_remote_file_that_the_loop_sends_itself_is_one_version() {
-    let play = |seed| {
+    let scene = |seed| {
         let mut scenario = Scenario::new(seed);
         (scenario.plan.disk, scenario.place, scenario.files) = (DiskMode::Inline, Place::Remote, (1, 3, false));
         (scenario.excuses.overload, scenario.excuses.waits) = (true, true);
         (scenario.faults, scenario.change_every) = (Faults { send_buffer: 4000, ..Faults::none() }, 20_000_000);
-        std::thread::spawn(move || stage::play(seed, scenario, false)).join().expect("no panic")
+        scenario
     };
-    let outcomes: Vec<Outcome> = (0..16).map(play).collect();
-    let faults: Vec<&String> = outcomes.iter().flat_map(|outcome| &outcome.faults).collect();
-    assert!(faults.is_empty(), "{faults:#?}");
-    assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 8);
+    play((0..16).map(scene));
 }
 
 /// Found by seeds 63864, 65648 and 72909: a small file that is written into twice within a tick of its file system's clock, and read
 /// between, bears one stamp, and half of each was served.
 #[test]
 fn what_is_written_twice_in_a_tick_is_not_torn() {
-    let play = |seed| {
+    let scene = |seed| {
         let mut scenario = Scenario::new(seed);
         (scenario.plan.disk, scenario.place, scenario.files) = (DiskMode::Amped, Place::Own, (3, 0, false));
         scenario.plan.revalidate = std::time::Duration::ZERO;
         (scenario.excuses.overload, scenario.excuses.waits, scenario.excuses.disk_errors) = (true, true, true);
         scenario.faults = Faults { race: 100_000, disk_time: (500_000, 2_000_000), ..Faults::none() };
         scenario.change_every = 5_000_000;
-        std::thread::spawn(move || stage::play(seed, scenario, false)).join().expect("no panic")
+        scenario
     };
-    let outcomes: Vec<Outcome> = (0..64).map(play).collect();
-    let faults: Vec<&String> = outcomes.iter().flat_map(|outcome| &outcome.faults).collect();
-    assert!(faults.is_empty(), "{faults:#?}");
-    assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 32);
+    play((0..64).map(scene));
 }
 
 /// Found by seeds 84873 and 89408: the loop was put aside between the moment a helper had read a window and the moment it was sent, and
 /// neither the turn's time nor one that was taken after the helper's last question told that this was long ago.
 #[test]
 fn a_window_that_waited_for_a_late_loop_is_asked_for() {
-    let play = |seed| {
+    let scene = |seed| {
         let mut scenario = Scenario::new(seed);
         (scenario.plan.disk, scenario.place, scenario.files) = (DiskMode::Amped, Place::Own, (1, 3, false));
         (scenario.plan.helpers, scenario.plan.shared_jobs) = (2, false);
@@ -138,13 +132,20 @@ fn a_window_that_waited_for_a_late_loop_is_asked_for() {
             disk_time,
             ..Faults::none()
         };
-        std::thread::spawn(move || stage::play(seed, scenario, false)).join().expect("no panic")
+        scenario
     };
     // Calm seeds have clients that excuse nothing.
-    let outcomes: Vec<Outcome> = (0..256).filter(|seed| !Scenario::new(*seed).is_calm).map(play).collect();
+    play((0..256).filter(|seed| !Scenario::new(*seed).is_calm).map(scene));
+}
+
+/// Nothing is found in any of these, and in more than half somebody is answered.
+fn play(scenes: impl Iterator<Item = Scenario>) {
+    let play =
+        |(seed, scenario)| std::thread::spawn(move || stage::play(seed, scenario, false)).join().expect("no panic");
+    let outcomes: Vec<Outcome> = (0..).zip(scenes).map(play).collect();
     let faults: Vec<&String> = outcomes.iter().flat_map(|outcome| &outcome.faults).collect();
     assert!(faults.is_empty(), "{faults:#?}");
-    assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > 128);
+    assert!(outcomes.iter().filter(|outcome| outcome.answers.contains_key(&200)).count() > outcomes.len() / 2);
 }
 
 /// On a thread of its own, which has no memory of other seeds.

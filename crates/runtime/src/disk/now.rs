@@ -3,8 +3,8 @@
 //! Not strictly without waiting: where extent maps are cold the kernel may sleep for one read of metadata (measured: 0.3 ms on
 //! a fragmented ext4, 1.9 ms on XFS), and a read of what is not in memory begins to bring it there: 0.1 to 0.3 ms on the loop to
 //! tell a virtual disk, more where room must be made first, and one more request in the disk's own queue whether or not
-//! anybody will wait for it. So the first miss is noticed in passing, and from then on `read_resident` asks before it
-//! reads. The loop's meter watches these steps.
+//! anybody will wait for it. So the first miss is noticed in passing, and while there are more `read_resident` asks
+//! before it reads. The loop's meter watches these steps.
 
 use std::cell::RefCell;
 use std::fs::File;

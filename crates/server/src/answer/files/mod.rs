@@ -53,7 +53,7 @@ pub struct Files {
     passing: Passing,
     gate: Rc<Gate>,
     usage: Arc<Usage>,
-    /// Look-ups since the last that was not in memory.
+    /// See `note_reading`.
     in_a_row: Cell<u32>,
 }
 
@@ -239,7 +239,7 @@ impl Files {
             let manner = Manner { reading, passing: (!worth_keeping).then_some(&self.passing) };
             let load = || target.load(manner, known.as_deref());
             let loaded = self.runtime.meter().timed("disk: open and read", load);
-            self.in_a_row.set(if loaded.is_some() { self.in_a_row.get().saturating_add(1) } else { 0 });
+            self.note_reading(target.root, loaded.as_ref());
             match loaded {
                 Some(loaded) if worth_keeping => return Found::Now(self.keep(&key, loaded, known)),
                 Some(loaded) => return Found::Now(Shelf::pass(loaded, self.runtime.clock().ticks())),
@@ -256,6 +256,15 @@ impl Files {
             Reading::Resident { or_try: !self.helpers.may_refuse() }
         } else {
             Reading::NoWait
+        }
+    }
+
+    /// Counts the bodies that were read without waiting since the last that was not in memory, where the kernel tells.
+    fn note_reading(&self, root: &Root, loaded: Option<&load::Loaded>) {
+        match loaded {
+            None if root.mount().ability() == Ability::NoWait => self.in_a_row.set(0),
+            Some(load::Loaded::New(Content::Memory(_))) => self.in_a_row.set(self.in_a_row.get().saturating_add(1)),
+            _ => {}
         }
     }
 
@@ -338,7 +347,7 @@ fn folder(root: &Arc<Root>) -> usize {
     Arc::as_ptr(root).addr()
 }
 
-/// After so many files that were in memory it costs less to try the next one than to ask first: a call is 0.3 us.
+/// After so many bodies that were in memory it costs less to try the next one than to ask first: a call is 0.3 us.
 const SELDOM: u32 = 2048;
 /// How long a request for a file in memory waits to learn whether the file has changed.
 const PATIENCE: Duration = Duration::from_millis(2);
