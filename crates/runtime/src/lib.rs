@@ -14,6 +14,7 @@
 //! channel    messages and descriptors between processes          stack     what a stuck thread is doing
 //! confine    rights that are given up before serving              sim       a world in place of the kernel (feature `sim`)
 //! stderr     lines for people, which nothing depends on       code      the program itself, kept in memory
+//! memory     lines that will be needed soon
 //! ```
 
 /// Ends the function it stands in with what this thread's simulation says, if the thread is in one. Without the feature `sim`
@@ -44,6 +45,7 @@ mod code;
 mod descriptors;
 mod executor;
 mod interrupt;
+mod memory;
 mod meter;
 mod runtime;
 mod stderr;
@@ -54,7 +56,9 @@ pub use buffer::{Chunk, SendQueue};
 pub use clock::{Clock, read as read_clock, wall_time};
 pub use code::keep_code_in_memory;
 pub use descriptors::{descriptor_limit, make_room_for_descriptors};
+pub use driver::Arrivals;
 pub use executor::yield_now;
+pub use memory::{prefetch, prefetch_run};
 pub use meter::{Meter, Worst};
 pub use runtime::{Runtime, Sleep};
 pub use stderr::{Priority, say_line};

@@ -5,6 +5,7 @@
 pub mod body;
 pub mod encode;
 pub mod parse;
+pub mod peek;
 
 mod authority;
 mod chunked;

@@ -22,6 +22,7 @@ mod sigio;
 mod sim;
 mod slots;
 mod source;
+mod traffic;
 mod uring;
 
 use std::fmt;
@@ -108,6 +109,30 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
+    }
+}
+
+/// What has come for several connections in one turn and is about to be read by each.
+#[derive(Debug)]
+pub struct Arrivals<'a> {
+    sources: &'a Slots<Source>,
+    tokens: &'a [Token],
+}
+
+impl Arrivals<'_> {
+    /// How many connections at most.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether nothing has come, or the driver does not know.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The bytes of each.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.tokens.iter().filter_map(|token| self.sources.get(*token)?.traffic.arrived())
     }
 }
 
@@ -409,7 +434,7 @@ impl Driver {
     pub(crate) fn accept_now(&mut self, token: Token) -> io::Result<OwnedFd> {
         self.accept_nothing(token);
         let source = usable(&mut self.sources, token)?;
-        match uring::accepted_before(source) {
+        match traffic::accepted_before(source) {
             Some(connection) => Ok(connection),
             None => crate::net::socket::accept(source.fd.as_fd()),
         }
@@ -447,6 +472,15 @@ impl Driver {
             Engine::Uring(uring) => uring.wait(&mut self.sources, timeout),
             Engine::Blocking(blocking) => blocking.wait(&mut self.sources, timeout),
         }
+    }
+
+    /// What has come in this turn, where the driver receives before anybody asks.
+    pub(crate) fn arrivals(&self) -> Arrivals<'_> {
+        let tokens = match &self.engine {
+            Engine::Uring(uring) => &uring.arrived[..],
+            Engine::Readiness(_) | Engine::Blocking(_) => &[],
+        };
+        Arrivals { sources: &self.sources, tokens }
     }
 
     /// Lets what is due by `now` (ticks) come up, as much of it as a turn may end (`most_ended`).

@@ -53,6 +53,11 @@ impl<T> Slots<T> {
         Token { index, generation: 0 }
     }
 
+    pub(crate) fn get(&self, token: Token) -> Option<&T> {
+        let entry = self.entries.get(token.index as usize)?;
+        if entry.generation == token.generation { entry.value.as_ref() } else { None }
+    }
+
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
         let entry = self.entries.get_mut(token.index as usize)?;
         if entry.generation == token.generation { entry.value.as_mut() } else { None }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Waker;
 
-use super::uring::Traffic;
+use super::traffic::Traffic;
 use crate::net::socket;
 
 /// One descriptor's state. Owned by the driver, named by a token.

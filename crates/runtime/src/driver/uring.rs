@@ -7,7 +7,6 @@
 //!
 //! Files stay with the helpers: OPENAT2, STATX and SPLICE go to kernel threads anyway, and READ may sleep in the submission.
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -23,6 +22,7 @@ use super::readiness::{accept_last, recv_now};
 use super::sending::Sending;
 use super::slots::{Slots, Token};
 use super::source::{Flags, Source, wait};
+use super::traffic::{accepted_before, take_error, watched};
 use crate::buffer::{Chunk, Pool, SendQueue};
 use crate::net::socket;
 
@@ -39,6 +39,8 @@ pub(crate) struct Uring {
     spare: Vec<Box<Sending>>,
     /// The reaped batch; completions are handled after the reap, never inside it.
     reaped: Vec<cqueue::Entry>,
+    /// Who has received in this turn, each once.
+    pub(crate) arrived: Vec<Token>,
     pub(crate) late_events: u64,
     /// Receives that ended because the buffer ring was dry.
     pub(crate) starved: u64,
@@ -50,33 +52,6 @@ impl std::fmt::Debug for Ring {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("IoUring")
     }
-}
-
-/// What the ring holds on behalf of one descriptor.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    /// Operations in flight; the descriptor is closed when the last has completed.
-    operations: u8,
-    /// A multishot receive or accept is armed.
-    armed: bool,
-    /// A wait for writability is armed.
-    polling: bool,
-    /// A wait for a reset is armed.
-    watching: bool,
-    /// The error that ended the traffic, as errno; 0 for none.
-    error: i32,
-    /// What arrived: nearly always nothing or one chunk, so the rest is boxed.
-    first: Option<RingChunk>,
-    rest: Option<Box<Rest>>,
-    sending: Option<Box<Sending>>,
-}
-
-/// What arrived while nobody waited for it.
-#[derive(Debug, Default)]
-struct Rest {
-    /// Copied out of the ring, so that a conversation that is busy with something else holds no shared buffer.
-    bytes: Vec<u8>,
-    connections: VecDeque<OwnedFd>,
 }
 
 impl Uring {
@@ -100,6 +75,7 @@ impl Uring {
             in_flight: 0,
             spare: Vec::new(),
             reaped: Vec::new(),
+            arrived: Vec::new(),
             late_events: 0,
             starved: 0,
         };
@@ -392,6 +368,7 @@ impl Uring {
 
     /// Submits what was prepared, waits at most `timeout` for completions, and then handles what came.
     pub(crate) fn wait(&mut self, slots: &mut Slots<Source>, timeout: Option<Duration>) -> io::Result<usize> {
+        self.arrived.clear();
         self.enter(timeout)?;
         let mut reaped = mem::take(&mut self.reaped);
         let count = reaped.len();
@@ -452,7 +429,7 @@ impl Uring {
         }
         match kind {
             Kind::Accept => self.accepted(source, completion.result(), is_final),
-            Kind::Receive => self.received(source, completion, is_final),
+            Kind::Receive => self.received(source, token, completion, is_final),
             Kind::Send => self.send_completed(source, token, completion.result()),
             Kind::Readable if source.flags.has(Flags::ARMED_READ) => {
                 source.flags.clear(Flags::ARMED_READ);
@@ -502,13 +479,13 @@ impl Uring {
         source.wake_reader();
     }
 
-    fn received(&mut self, source: &mut Source, completion: &cqueue::Entry, is_final: bool) {
+    fn received(&mut self, source: &mut Source, token: Token, completion: &cqueue::Entry, is_final: bool) {
         source.traffic.armed = !is_final;
         let result = completion.result();
         if let Some(id) = cqueue::buffer_select(completion.flags()) {
             let chunk = self.buffers.take(id, result.max(0) as usize);
             if result > 0 && !source.flags.has(Flags::CLOSING) {
-                self.keep(source, chunk, completion.user_data());
+                self.keep(source, token, chunk, completion.user_data());
             }
         }
         match result {
@@ -533,10 +510,11 @@ impl Uring {
 
     /// A chunk that a waiting task takes in this very turn stays in the ring's memory; any other is copied out, so that busy
     /// conversations cannot use the ring up, and a peer that sends faster than it is read is put on hold.
-    fn keep(&mut self, source: &mut Source, chunk: RingChunk, receive: u64) {
+    fn keep(&mut self, source: &mut Source, token: Token, chunk: RingChunk, receive: u64) {
         let traffic = &mut source.traffic;
         if source.reader.is_some() && traffic.first.is_none() && traffic.rest.is_none() {
             traffic.first = Some(chunk);
+            self.arrived.push(token);
             return;
         }
         let rest = traffic.rest.get_or_insert_default();
@@ -625,11 +603,6 @@ impl Uring {
     }
 }
 
-/// A connection that was accepted before anybody asked for it.
-pub(crate) fn accepted_before(source: &mut Source) -> Option<OwnedFd> {
-    source.traffic.rest.as_mut().and_then(|rest| rest.connections.pop_front())
-}
-
 /// The receive that is tried before anything is armed: `None` when it would wait.
 fn first_recv(source: &mut Source, pool: &Rc<Pool>, limit: usize) -> Option<io::Result<Chunk>> {
     if !source.flags.has(Flags::READABLE) {
@@ -650,24 +623,6 @@ fn first_recv(source: &mut Source, pool: &Rc<Pool>, limit: usize) -> Option<io::
             None
         }
         Err(error) => Some(Err(error)),
-    }
-}
-
-/// Something was reported to a look-out: a reset, or only the peer's end, which is not what it is for.
-fn watched(source: &mut Source, result: i32, is_final: bool) {
-    source.traffic.watching = !is_final;
-    if result > 0 && result & i32::from(libc::POLLERR | libc::POLLHUP) != 0 {
-        source.flags.set(Flags::RESET);
-        source.wake_both();
-    } else if is_final {
-        source.wake_reader();
-    }
-}
-
-fn take_error(source: &mut Source) -> Option<io::Error> {
-    match mem::take(&mut source.traffic.error) {
-        0 => None,
-        code => Some(errno(code)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bytes in and bytes out: receives, sends of one piece and of hundreds, peers that are slow, greedy or many.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use std::future::poll_fn;
 
+use amped_runtime::driver::Kind;
 use amped_runtime::net::{ConnectOptions, Stream};
 use amped_runtime::{Runtime, SendQueue};
 
@@ -28,6 +30,7 @@ on_every_driver!(
     an_empty_queue_is_sent_at_once,
     shared_memory_is_let_go_of_when_it_has_left,
     a_burst_on_two_hundred_connections_is_not_lost,
+    what_comes_at_once_is_shown_before_it_is_received,
     a_greedy_peer_is_held,
     held_chunks_do_not_starve_others,
     a_unix_socket_is_a_stream_too,
@@ -258,6 +261,34 @@ async fn shared_memory_is_let_go_of_when_it_has_left(runtime: Rc<Runtime>) {
 }
 
 /// More than the ring has buffers, while nobody reads: the ring runs dry, and ordinary receives must find the rest.
+async fn what_comes_at_once_is_shown_before_it_is_received(runtime: Rc<Runtime>) {
+    let shown = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&shown);
+    runtime.on_arrivals(move |arrivals| {
+        assert!(!arrivals.is_empty());
+        log.borrow_mut().extend(arrivals.iter().map(<[u8]>::to_vec));
+    });
+    let connections: Vec<_> = (0..8).map(|number| (pair(&runtime), pattern(100, number))).collect();
+    for ((stream, _), _) in &connections {
+        assert!(glance(stream).await.is_none(), "the peer has sent nothing");
+    }
+    for ((_, peer), bytes) in &connections {
+        write(peer, bytes);
+    }
+    runtime.sleep(A_WHILE).await;
+    let mut shown = shown.take();
+    for ((stream, _), bytes) in &connections {
+        let seen = soon(&runtime, "what was shown", receive(stream, bytes.len())).await;
+        assert_same(&seen, bytes, "what was shown");
+    }
+    // A driver that receives when it is asked has nothing to show.
+    let expected = connections.into_iter().map(|(_, bytes)| bytes).filter(|_| runtime.kind() == Kind::Uring);
+    shown.sort();
+    let mut expected: Vec<_> = expected.collect();
+    expected.sort();
+    assert_eq!(shown, expected);
+}
+
 async fn a_burst_on_two_hundred_connections_is_not_lost(runtime: Rc<Runtime>) {
     const EACH: usize = 16 * 1024;
     let mut connections = Vec::new();
