@@ -130,7 +130,14 @@ fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>
     let gate = Rc::new(Gate::new(&served.plan.overload, counters));
     let answers = answers(shared, &served, runtime, &gate, counters);
     let log = shared.log.as_ref().map(|writer| writer.log(counters));
-    Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log, shared.clients.clone())
+    let context = Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log, shared.clients.clone());
+    let looking = Rc::downgrade(&context);
+    runtime.on_arrivals(move |arrivals| {
+        if let Some(context) = looking.upgrade() {
+            context.answers().files().foresee(arrivals.iter());
+        }
+    });
+    context
 }
 
 /// Whoever answers next goes by the same `gate`: what is too much does not change with a plan.

@@ -13,11 +13,13 @@ use amped_wire::semantics::date;
 use amped_wire::status::Status;
 
 use super::super::reply::Piece;
+use super::shelf::{Key, OwnedKey};
 use super::transfer::Transfer;
 
 /// What a path leads to, and when that was last known for certain.
 #[derive(Debug)]
 pub struct Entry {
+    key: OwnedKey,
     content: Content,
     /// The loop's ticks (all loops of a process count alike) when the disk last confirmed this.
     confirmed: AtomicU64,
@@ -77,14 +79,36 @@ pub struct Representation {
 }
 
 impl Entry {
-    /// An entry that was confirmed at `now` (ticks).
-    pub fn new(content: Content, now: u64) -> Self {
-        Self { content, confirmed: AtomicU64::new(now) }
+    /// What `key` leads to, confirmed at `now` (ticks).
+    pub fn new(key: OwnedKey, content: Content, now: u64) -> Self {
+        Self { key, content, confirmed: AtomicU64::new(now) }
+    }
+
+    /// The same in memory of its own size, where it lies in a buffer that is used over and over.
+    pub fn into_kept(mut self) -> Self {
+        if let Content::Memory(memory) = &mut self.content
+            && memory.bytes.len() > memory.end
+        {
+            memory.bytes = Arc::from(&memory.bytes[..memory.end]);
+        }
+        self
+    }
+
+    /// Whether it is what `key` leads to.
+    pub fn is_of(&self, key: &Key<&[u8]>) -> bool {
+        self.key.as_ref() == *key
     }
 
     /// What the path leads to.
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// Has the memory fetched that an answer will be sent from, as far as the processor would have to wait for it.
+    pub fn prefetch_content(&self) {
+        if let Content::Memory(memory) = &self.content {
+            amped_runtime::prefetch_run(&memory.bytes[..memory.end]);
+        }
     }
 
     /// Milliseconds since the disk last confirmed the entry.
@@ -119,14 +143,13 @@ impl Entry {
     }
 
     /// Bytes to be charged to the cache's budget. A large file holds a descriptor, which is scarcer than memory.
-    pub fn weight(&self, path: usize) -> u64 {
+    pub fn weight(&self) -> u64 {
         let own = match &self.content {
             Content::Memory(memory) => memory.end,
             Content::File(_) => DESCRIPTOR_WEIGHT,
-            Content::Folder(location) => location.len(),
-            Content::Refused(_) => 0,
+            Content::Folder(_) | Content::Refused(_) => NOTHING_WEIGHT,
         };
-        (own + path + OVERHEAD) as u64
+        (own + self.key.path.len() + OVERHEAD) as u64
     }
 }
 
@@ -182,7 +205,9 @@ impl Representation {
     }
 }
 
-/// An entry's own memory, its key's and the map's, roughly.
-const OVERHEAD: usize = 256;
+/// An entry's own memory (240 bytes), what is beside its bytes (28) and its places in two tables (80), roughly.
+const OVERHEAD: usize = 352;
+/// What is not there is charged like a small file, since anybody can ask for any number of such.
+const NOTHING_WEIGHT: usize = 2048;
 /// With the default budget about 1,000 large files stay open.
 const DESCRIPTOR_WEIGHT: usize = 256 * 1024;

@@ -38,12 +38,12 @@ pub enum Reading {
 pub struct Manner<'a> {
     /// Whether it may wait.
     pub reading: Reading,
-    /// Where to put a body that will be sent once and not kept; memory of its own without.
+    /// Where to put a body, of which nobody knows yet whether it will be kept; memory of its own without.
     pub passing: Option<&'a Passing>,
 }
 
-/// Memory for bodies that memory will not keep, used over and over: it stays in the processor's cache, which makes sending from
-/// it cheaper than from a fresh allocation by as much as opening the file costs.
+/// Memory for bodies, used over and over: it stays in the processor's cache, which makes sending from it cheaper than from a fresh
+/// allocation by as much as opening the file costs. What the cache keeps is copied out of it.
 #[derive(Debug, Default)]
 pub struct Passing(RefCell<Vec<Arc<[u8]>>>);
 

@@ -15,7 +15,7 @@ mod transfer;
 mod usage;
 mod window;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use amped_runtime::Runtime;
 use amped_runtime::disk::{self, Ability, Class, Helpers, Root};
+use amped_wire::h1::peek;
 
 pub use self::entry::{Content, Entry, FileContent, Representation};
 use self::fetch::Fetches;
@@ -55,6 +56,10 @@ pub struct Files {
     usage: Arc<Usage>,
     /// See `note_reading`.
     in_a_row: Cell<u32>,
+    /// The route that was asked for last, by its number in memory.
+    recent: Cell<u32>,
+    /// See `Shelf::prefetch`.
+    hashes: RefCell<Vec<u64>>,
 }
 
 /// The open folder of every route that serves files.
@@ -176,6 +181,8 @@ impl Files {
             gate: Rc::clone(gate),
             usage: Arc::clone(usage),
             in_a_row: Cell::new(0),
+            recent: Cell::new(0),
+            hashes: RefCell::default(),
         })
     }
 
@@ -203,7 +210,8 @@ impl Files {
     pub fn find(&self, id: RouteId, strip: usize, path: &[u8], priority: Priority) -> Found {
         let key = Key { memory: self.roots.get(id).memory, path };
         let now = self.runtime.clock().ticks();
-        let Some(entry) = self.shelf.get(&key) else {
+        self.recent.set(key.memory);
+        let Some(entry) = self.shelf.get(&key, now) else {
             self.counters.misses.add(1);
             if !self.gate.admits(priority) {
                 return Found::Refused;
@@ -223,6 +231,13 @@ impl Files {
         self.read(id, strip, path, Some(entry), priority)
     }
 
+    /// Has memory fetched for requests that are about to be answered, as these first bytes of theirs let it be guessed: by the route of
+    /// the request before, and with paths that need no decoding. A wrong guess costs no more than a right one.
+    pub fn foresee<'a>(&self, arrivals: impl Iterator<Item = &'a [u8]>) {
+        let paths = arrivals.filter_map(peek::path);
+        self.shelf.prefetch(self.recent.get(), paths, &mut self.hashes.borrow_mut());
+    }
+
     /// Steps 2 and 3 of the order; `known` is what memory holds and no longer vouches for.
     fn read(&self, id: RouteId, strip: usize, path: &[u8], known: Option<Arc<Entry>>, priority: Priority) -> Found {
         let key = Key { memory: self.roots.get(id).memory, path };
@@ -235,14 +250,12 @@ impl Files {
         let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { self.without_waiting() };
-            let worth_keeping = known.is_some() || self.shelf.wants(&key);
-            let manner = Manner { reading, passing: (!worth_keeping).then_some(&self.passing) };
+            let manner = Manner { reading, passing: Some(&self.passing) };
             let load = || target.load(manner, known.as_deref());
             let loaded = self.runtime.meter().timed("disk: open and read", load);
             self.note_reading(target.root, loaded.as_ref());
             match loaded {
-                Some(loaded) if worth_keeping => return Found::Now(self.keep(&key, loaded, known)),
-                Some(loaded) => return Found::Now(Shelf::pass(loaded, self.runtime.clock().ticks())),
+                Some(loaded) => return Found::Now(self.keep(&key, loaded, known)),
                 None => self.counters.not_in_memory.add(1),
             }
         }

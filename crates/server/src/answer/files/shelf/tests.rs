@@ -1,0 +1,232 @@
+//! The memory cache as a whole: what it finds, keeps and lets go, and what it is worth.
+
+use amped_runtime::disk::Stamp;
+use amped_wire::status::Status;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+
+use super::super::entry::{MemoryContent, Representation};
+use super::*;
+
+fn key(path: &str) -> Key<&[u8]> {
+    Key { memory: 0, path: path.as_bytes() }
+}
+
+fn absent() -> Loaded {
+    Loaded::New(Content::Refused(Status::NOT_FOUND))
+}
+
+/// A small file of so many bytes, which nobody reads.
+fn file(size: usize) -> Loaded {
+    let stamp = Stamp { identity: (1, 1), size: size as u64, modified: (0, 0), changed: (0, 0) };
+    let representation =
+        Representation { stamp, is_fresh: false, last_modified: None, media_type: "text/html", fields: Arc::default() };
+    Loaded::New(Content::Memory(MemoryContent { bytes: Arc::default(), head: 0, end: size, representation }))
+}
+
+#[test]
+fn borrowed_and_owned_keys_find_each_other() {
+    let shelf = Shelf::new(1 << 20);
+    shelf.keep(&key("/a"), absent(), None, 5);
+    assert!(shelf.get(&key("/a"), 5).is_some());
+    assert!(shelf.get(&key("/b"), 5).is_none());
+    assert!(shelf.get(&Key { memory: 1, ..key("/a") }, 5).is_none());
+}
+
+#[test]
+fn a_confirmation_renews_the_entry_in_place() {
+    let shelf = Shelf::new(1 << 20);
+    let entry = shelf.keep(&key("/a"), absent(), None, 5);
+    assert_eq!(entry.age(1005), 1000);
+    let same = shelf.keep(&key("/a"), Loaded::Unchanged, Some(Arc::clone(&entry)), 1000);
+    assert!(Arc::ptr_eq(&entry, &same));
+    assert_eq!(entry.age(1005), 5);
+}
+
+#[test]
+fn a_new_version_takes_the_place_of_the_old_one() {
+    let shelf = Shelf::new(1 << 20);
+    let old = shelf.keep(&key("/a"), file(1000), None, 5);
+    let new = shelf.keep(&key("/a"), file(2000), Some(old), 1005);
+    assert!(Arc::ptr_eq(&new, &shelf.get(&key("/a"), 1005).unwrap()));
+    assert_eq!((shelf.entries(), shelf.used()), (1, new.weight()));
+}
+
+#[test]
+fn nothing_is_kept_without_a_budget_or_beyond_it() {
+    let none = Shelf::new(0);
+    none.keep(&key("/a"), absent(), None, 0);
+    assert_eq!((none.entries(), none.used()), (0, 0));
+    let small = Shelf::new(50_000);
+    small.keep(&key("/small"), file(1000), None, 0);
+    small.keep(&key("/large"), file(60_000), None, 0);
+    assert!(small.get(&key("/large"), 0).is_none());
+    assert!(small.get(&key("/small"), 0).is_some());
+}
+
+#[test]
+fn the_budget_holds_and_a_scan_does_not_evict_what_is_used() {
+    let shelf = Shelf::new(1 << 20);
+    shelf.keep(&key("/hot"), file(10_000), None, 0);
+    for number in 0..100_000 {
+        shelf.keep(&key(&format!("/scan/{number}")), file(4000), None, number);
+        assert!(shelf.get(&key("/hot"), number).is_some(), "after {number}");
+    }
+    assert!(shelf.used() <= 1 << 20);
+}
+
+#[test]
+fn a_flood_of_paths_that_lead_nowhere_displaces_nothing() {
+    let shelf = Shelf::new(1 << 20);
+    let mut now = 0;
+    let files: Vec<_> = (0..2000).map(|number| format!("/file/{number}")).collect();
+    for path in &files {
+        shelf.keep(&key(path), file(2000), None, now);
+        now += 1;
+    }
+    let kept = |now| files.iter().filter(|path| shelf.get(&key(path), now).is_some()).count();
+    let before = kept(now);
+    assert!(before > 300, "{before}");
+    for number in 0..100_000 {
+        shelf.keep(&key(&format!("/guess/{number}")), absent(), None, now);
+        now += 1;
+    }
+    assert_eq!(kept(now), before);
+}
+
+#[test]
+fn a_hint_changes_nothing() {
+    let shelf = Shelf::new(4 << 20);
+    let mut hashes = Vec::new();
+    let paths: Vec<_> = (0..1000).map(|number| format!("/{number}")).collect();
+    for path in &paths[..500] {
+        shelf.keep(&key(path), absent(), None, 0);
+    }
+    let before = (shelf.entries(), shelf.used());
+    assert!(before.1 > PROCESSOR_CACHE);
+    shelf.prefetch(0, paths.iter().map(String::as_bytes), &mut hashes);
+    assert_eq!(hashes.len(), paths.len());
+    assert_eq!((shelf.entries(), shelf.used()), before);
+}
+
+#[test]
+fn passing_trouble_is_not_remembered() {
+    let shelf = Shelf::new(1 << 20);
+    shelf.keep(&key("/a"), Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)), None, 0);
+    assert!(shelf.get(&key("/a"), 0).is_none());
+}
+
+#[test]
+fn passing_trouble_does_not_hide_what_is_known() {
+    let shelf = Shelf::new(1 << 20);
+    let trouble = || Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE));
+    let known = shelf.keep(&key("/a"), absent(), None, 5);
+    let entry = shelf.keep(&key("/a"), trouble(), Some(Arc::clone(&known)), 2000);
+    assert!(Arc::ptr_eq(&known, &entry));
+    assert_eq!(entry.age(2005), 2000, "nothing was confirmed");
+    let entry = shelf.keep(&key("/a"), trouble(), Some(Arc::clone(&known)), 5 + STALE_LIMIT_MS);
+    assert!(!Arc::ptr_eq(&known, &entry), "not for ever");
+}
+
+/// Why this is not a library's cache: of the same loads a good one that does not go by size lets fewer hit. 20,000 files with
+/// log-normal sizes (median 4.6 KB, mean 9 KB) and room for a seventh of their bytes; hits of the second half in percent.
+#[test]
+fn more_requests_hit_than_with_a_cache_that_does_not_go_by_size() {
+    for (load, least) in [(Load::Uniform, 38), (Load::Zipf, 62), (Load::ZipfAndScan, 58), (Load::ZipfThatMoves, 58)] {
+        let (ours, theirs) = (hits(load, ours), hits(load, quick()));
+        assert!(ours >= least, "{load:?}: {ours}%, the other {theirs}%");
+        assert!(ours > theirs, "{load:?}: {ours}%, the other {theirs}%");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Load {
+    /// No file is likelier than another.
+    Uniform,
+    /// The n-th in popularity is asked for 1/n^0.8 times as often as the first.
+    Zipf,
+    /// Likewise, and every fifth request is for one that nobody asks for twice.
+    ZipfAndScan,
+    /// Likewise without the scan, and every eighth of the time another twentieth of the files is the most popular.
+    ZipfThatMoves,
+}
+
+/// Of the requests of a load (but for a scan's) those that `is_hit` says yes to, in percent of the second half.
+fn hits(load: Load, is_hit: impl FnOnce() -> Box<dyn FnMut(usize, usize, u64) -> bool>) -> u64 {
+    let mut is_hit = is_hit();
+    let mut draw = random();
+    let sizes: Vec<usize> = (0..FILES).map(|_| log_normal(&mut draw)).collect();
+    let mut shares: Vec<f64> = Vec::new();
+    for rank in 1..=FILES {
+        shares.push(shares.last().unwrap_or(&0.0) + (rank as f64).powf(-0.8));
+    }
+    let zipf = |draw: f64| shares.partition_point(|share| *share < draw * shares[FILES - 1]).min(FILES - 1);
+    let (mut hits, mut all) = (0, 0);
+    for step in 0..REQUESTS {
+        let moved = if load == Load::ZipfThatMoves { step / (REQUESTS / 8) * (FILES / 20) } else { 0 };
+        let once = load == Load::ZipfAndScan && step % 5 == 0;
+        let number = match load {
+            _ if once => FILES + step,
+            Load::Uniform => (draw() * FILES as f64) as usize,
+            // Sizes are drawn at random, so a rank may be a number.
+            _ => (zipf(draw()) + moved) % FILES,
+        };
+        let hit = is_hit(number, sizes[number % FILES], step as u64 / 8);
+        if step >= REQUESTS / 2 && !once {
+            (hits, all) = (hits + u64::from(hit), all + 1);
+        }
+    }
+    hits * 100 / all
+}
+
+fn ours() -> Box<dyn FnMut(usize, usize, u64) -> bool> {
+    let shelf = Shelf::new(BUDGET);
+    Box::new(move |number, size, now| {
+        let path = format!("/{number}");
+        let hit = shelf.get(&key(&path), now).is_some();
+        if !hit {
+            shelf.keep(&key(&path), file(size), None, now);
+        }
+        hit
+    })
+}
+
+fn quick() -> impl FnOnce() -> Box<dyn FnMut(usize, usize, u64) -> bool> {
+    || {
+        let mut cache = Cache::with_weighter((BUDGET / 8192) as usize, BUDGET, ByBytes);
+        Box::new(move |number, size, _| {
+            let hit = cache.get(&number).is_some();
+            if !hit {
+                cache.insert(number, size);
+            }
+            hit
+        })
+    }
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<usize, usize> for ByBytes {
+    fn weight(&self, _: &usize, size: &usize) -> u64 {
+        *size as u64 + 256
+    }
+}
+
+/// Numbers from 0 to 1.
+fn random() -> impl FnMut() -> f64 {
+    let mut state = 7u64;
+    move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn log_normal(draw: &mut impl FnMut() -> f64) -> usize {
+    let (radius, angle) = ((-2.0 * draw().max(1e-12).ln()).sqrt(), std::f64::consts::TAU * draw());
+    ((4600f64.ln() + 1.177 * radius * angle.cos()).exp() as usize).min(64 * 1024)
+}
+
+const FILES: usize = 20_000;
+const REQUESTS: usize = 400_000;
+const BUDGET: u64 = 24 << 20;
