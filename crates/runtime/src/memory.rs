@@ -5,22 +5,25 @@
 
 /// Has the processor fetch what `what` lies in, if it lies outside its caches. Nothing waits for it, and nothing else comes of it.
 pub fn prefetch<T: ?Sized>(what: &T) {
-    let start = std::ptr::from_ref(what).cast::<u8>();
-    for offset in (0..size_of_val(what).min(MOST)).step_by(LINE) {
-        prefetch_line(start.wrapping_add(offset));
-    }
+    prefetch_lines(std::ptr::from_ref(what).cast(), size_of_val(what).min(MOST));
 }
 
 /// Likewise the first lines of some bytes that will be read one after the other, and the first of every page: the processor sees by itself
 /// where that leads, but not from one page to the next.
 pub fn prefetch_run(bytes: &[u8]) {
     let start = bytes.as_ptr();
-    for offset in (0..bytes.len().min(FIRST)).step_by(LINE) {
-        prefetch_line(start.wrapping_add(offset));
-    }
+    prefetch_lines(start, bytes.len().min(FIRST));
     let to_next_page = PAGE - start.addr() % PAGE;
     for offset in (to_next_page..bytes.len().min(LONGEST)).step_by(PAGE) {
         prefetch_line(start.wrapping_add(offset));
+    }
+}
+
+/// The lines that these bytes lie in, the first of which may begin before them.
+fn prefetch_lines(start: *const u8, length: usize) {
+    let before = start.addr() % LINE;
+    for offset in (0..before + length).step_by(LINE) {
+        prefetch_line(start.wrapping_sub(before).wrapping_add(offset));
     }
 }
 

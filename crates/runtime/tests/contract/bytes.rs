@@ -261,34 +261,6 @@ async fn shared_memory_is_let_go_of_when_it_has_left(runtime: Rc<Runtime>) {
 }
 
 /// More than the ring has buffers, while nobody reads: the ring runs dry, and ordinary receives must find the rest.
-async fn what_comes_at_once_is_shown_before_it_is_received(runtime: Rc<Runtime>) {
-    let shown = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&shown);
-    runtime.on_arrivals(move |arrivals| {
-        assert!(!arrivals.is_empty());
-        log.borrow_mut().extend(arrivals.iter().map(<[u8]>::to_vec));
-    });
-    let connections: Vec<_> = (0..8).map(|number| (pair(&runtime), pattern(100, number))).collect();
-    for ((stream, _), _) in &connections {
-        assert!(glance(stream).await.is_none(), "the peer has sent nothing");
-    }
-    for ((_, peer), bytes) in &connections {
-        write(peer, bytes);
-    }
-    runtime.sleep(A_WHILE).await;
-    let mut shown = shown.take();
-    for ((stream, _), bytes) in &connections {
-        let seen = soon(&runtime, "what was shown", receive(stream, bytes.len())).await;
-        assert_same(&seen, bytes, "what was shown");
-    }
-    // A driver that receives when it is asked has nothing to show.
-    let expected = connections.into_iter().map(|(_, bytes)| bytes).filter(|_| runtime.kind() == Kind::Uring);
-    shown.sort();
-    let mut expected: Vec<_> = expected.collect();
-    expected.sort();
-    assert_eq!(shown, expected);
-}
-
 async fn a_burst_on_two_hundred_connections_is_not_lost(runtime: Rc<Runtime>) {
     const EACH: usize = 16 * 1024;
     let mut connections = Vec::new();
@@ -320,6 +292,34 @@ async fn a_burst_on_two_hundred_connections_is_not_lost(runtime: Rc<Runtime>) {
         let chunk = soon(&runtime, "the end after a burst", stream.recv()).await.expect("an orderly end");
         assert!(chunk.is_empty());
     }
+}
+
+async fn what_comes_at_once_is_shown_before_it_is_received(runtime: Rc<Runtime>) {
+    let shown = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&shown);
+    runtime.on_arrivals(move |arrivals| {
+        assert!(!arrivals.is_empty());
+        log.borrow_mut().extend(arrivals.iter().map(<[u8]>::to_vec));
+    });
+    let connections: Vec<_> = (0..8).map(|number| (pair(&runtime), pattern(100, number))).collect();
+    for ((stream, _), _) in &connections {
+        assert!(glance(stream).await.is_none(), "the peer has sent nothing");
+    }
+    for ((_, peer), bytes) in &connections {
+        write(peer, bytes);
+    }
+    runtime.sleep(A_WHILE).await;
+    let mut shown = shown.take();
+    for ((stream, _), bytes) in &connections {
+        let seen = soon(&runtime, "what was shown", receive(stream, bytes.len())).await;
+        assert_same(&seen, bytes, "what was shown");
+    }
+    // A driver that receives when it is asked has nothing to show.
+    let expected = connections.into_iter().map(|(_, bytes)| bytes).filter(|_| runtime.kind() == Kind::Uring);
+    shown.sort();
+    let mut expected: Vec<_> = expected.collect();
+    expected.sort();
+    assert_eq!(shown, expected);
 }
 
 /// 24 MB at a conversation that is busy with something else: the peer is stopped by the buffers, and loses nothing later.

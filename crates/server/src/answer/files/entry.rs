@@ -107,7 +107,7 @@ impl Entry {
     /// Has the memory fetched that an answer will be sent from, as far as the processor would have to wait for it.
     pub fn prefetch_content(&self) {
         if let Content::Memory(memory) = &self.content {
-            amped_runtime::prefetch_run(&memory.bytes[..memory.end]);
+            amped_runtime::prefetch_run(memory.bytes.get(..memory.end).unwrap_or_default());
         }
     }
 
@@ -147,9 +147,19 @@ impl Entry {
         let own = match &self.content {
             Content::Memory(memory) => memory.end,
             Content::File(_) => DESCRIPTOR_WEIGHT,
-            Content::Folder(_) | Content::Refused(_) => NOTHING_WEIGHT,
+            Content::Folder(location) => NOTHING_WEIGHT.max(location.len()),
+            Content::Refused(_) => NOTHING_WEIGHT,
         };
         (own + self.key.path.len() + OVERHEAD) as u64
+    }
+
+    /// What its room counts against others: a descriptor is scarce, but opening the file anew for every download, and learning anew which
+    /// of its windows are in memory, costs more than reading one of the many small files that fit there.
+    pub fn burden(&self) -> u64 {
+        match &self.content {
+            Content::File(_) => OPEN_FILE_BURDEN,
+            _ => self.weight(),
+        }
     }
 }
 
@@ -211,3 +221,4 @@ const OVERHEAD: usize = 352;
 const NOTHING_WEIGHT: usize = 2048;
 /// With the default budget about 1,000 large files stay open.
 const DESCRIPTOR_WEIGHT: usize = 256 * 1024;
+const OPEN_FILE_BURDEN: u64 = 8 * 1024;

@@ -9,14 +9,15 @@ mod sights;
 mod table;
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use foldhash::fast::FixedState;
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
 use smallvec::SmallVec;
 
 use self::shard::{Shard, cost};
-use self::sights::Sights;
+use self::sights::{Sight, Sights};
 use super::STALE_LIMIT_MS;
 use super::entry::{Content, Entry};
 use super::load::Loaded;
@@ -24,12 +25,16 @@ use super::load::Loaded;
 /// The cache.
 #[derive(Debug)]
 pub struct Shelf {
-    shards: Box<[RwLock<Shard>]>,
-    hasher: FixedState,
+    parts: Box<[Part]>,
+    hasher: SeedableRandomState,
     sights: Sights,
-    /// What is kept has outgrown the processor's caches once.
-    is_large: AtomicBool,
+    entries: AtomicUsize,
 }
+
+/// A part and its lock, in lines of memory of their own: workers that use different ones have nothing to wait for.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Part(RwLock<Shard>);
 
 /// What an entry is found by. The path is normalized and begins with a slash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,21 +52,23 @@ pub type OwnedKey = Key<SmallVec<[u8; INLINE_PATH]>>;
 impl Shelf {
     /// A cache of at most `budget` bytes, heads and bookkeeping included; 0 keeps nothing.
     pub fn new(budget: u64) -> Self {
-        let shards = (budget / SHARD).clamp(1, MAX_SHARDS).next_power_of_two();
+        let parts = 1 << (budget / PART).clamp(1, MAX_PARTS).ilog2();
         let sights = (budget / SIGHT_FOR_EACH).clamp(8192, 1 << 20).next_power_of_two() as usize;
+        // Seeds of its own, so that nobody outside can choose paths that collide. One cache a process: it is never given back.
+        let seed = SharedSeed::from_u64(amped_runtime::process::random_seed());
+        let hasher = SeedableRandomState::with_seed(amped_runtime::process::random_seed(), Box::leak(Box::new(seed)));
         Self {
-            shards: (0..shards).map(|_| RwLock::new(Shard::new(budget / shards))).collect(),
-            // A seed of its own, so that nobody outside can choose paths that collide.
-            hasher: FixedState::with_seed(amped_runtime::process::random_seed()),
+            parts: (0..parts).map(|_| Part(RwLock::new(Shard::new(budget / parts)))).collect(),
+            hasher,
             sights: Sights::new(sights),
-            is_large: AtomicBool::new(false),
+            entries: AtomicUsize::new(0),
         }
     }
 
     /// The entry, if memory has one; `now` in the loop's ticks.
     pub fn get(&self, key: &Key<&[u8]>, now: u64) -> Option<Arc<Entry>> {
         let hash = self.hasher.hash_one(key);
-        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.part(hash).read().unwrap_or_else(PoisonError::into_inner);
         shard.get(hash, |entry| entry.is_of(key), now as u32)
     }
 
@@ -69,12 +76,12 @@ impl Shelf {
     /// no cache of the processor means to wait for one line after the other, which is a tenth of what a request costs.
     pub fn prefetch<'a>(&self, memory: u32, paths: impl Iterator<Item = &'a [u8]>, hashes: &mut Vec<u64>) {
         hashes.clear();
-        if !self.is_large.load(Relaxed) {
+        if self.entries() < WORTH_FETCHING {
             return;
         }
         hashes.extend(paths.map(|path| self.hasher.hash_one(Key { memory, path })));
         // Nobody waits for a lock here: what cannot be looked at is not fetched.
-        let shard = |hash: &u64| -> Option<RwLockReadGuard<'_, Shard>> { self.shard(*hash).try_read().ok() };
+        let shard = |hash: &u64| -> Option<RwLockReadGuard<'_, Shard>> { self.part(*hash).try_read().ok() };
         for step in [Shard::prefetch_table, Shard::prefetch_entry, Shard::prefetch_content] {
             hashes.iter().for_each(|hash| _ = shard(hash).map(|shard| step(&shard, *hash)));
         }
@@ -97,49 +104,55 @@ impl Shelf {
 
     /// Bytes in use.
     pub fn used(&self) -> u64 {
-        self.sum(Shard::used)
+        self.parts.iter().map(|part| part.0.read().unwrap_or_else(PoisonError::into_inner).used()).sum()
     }
 
     /// Entries kept.
     pub fn entries(&self) -> usize {
-        self.sum(|shard| shard.len() as u64) as usize
+        self.entries.load(Relaxed)
     }
 
-    fn take(&self, key: &Key<&[u8]>, content: Content, is_kept: bool, now: u64) -> Arc<Entry> {
-        let hash = self.hasher.hash_one(key);
-        let entry = Entry::new(key.into_owned(), content, now);
-        if !is_kept && !self.admits(hash, &entry, now as u32) {
+    fn take(&self, key: &Key<&[u8]>, content: Content, was_kept: bool, now: u64) -> Arc<Entry> {
+        let (hash, now) = (self.hasher.hash_one(key), now as u32);
+        let entry = Entry::new(key.into_owned(), content, now.into());
+        let cost = if was_kept { 0 } else { self.cost(hash, &entry, now) };
+        let part = self.part(hash);
+        let admits = || part.read().unwrap_or_else(PoisonError::into_inner).admits(cost, entry.weight(), now);
+        if !was_kept && !admits() {
             return Arc::new(entry);
         }
         let entry = Arc::new(entry.into_kept());
-        let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
-        shard.insert(hash, Arc::clone(&entry), now as u32);
-        if shard.used() * self.shards.len() as u64 > PROCESSOR_CACHE && !self.is_large.load(Relaxed) {
-            self.is_large.store(true, Relaxed);
-        }
+        let mut shard = part.write().unwrap_or_else(PoisonError::into_inner);
+        let before = shard.len();
+        let gone = shard.insert(hash, Arc::clone(&entry), cost, now);
+        self.entries.fetch_add(shard.len().wrapping_sub(before), Relaxed);
+        drop(shard);
+        drop(gone);
         entry
     }
 
-    /// Whether an entry that is not kept yet is worth its room. Asking counts as a sight.
-    fn admits(&self, hash: u64, entry: &Entry, now: u32) -> bool {
-        let weight = entry.weight();
-        let cost = match self.sights.see(hash, now) {
-            Ok(interval) => cost(interval, weight),
-            // Anybody can ask for any number of files that are not there.
-            Err(_) if entry.representation().is_none() => u64::MAX,
-            Err(span) => cost(span.saturating_mul(UNSEEN), weight),
-        };
-        self.shard(hash).read().unwrap_or_else(PoisonError::into_inner).admits(cost, weight, now)
+    /// What it would cost to keep an entry that is not kept yet, by what is known of how often it is asked for. Asking counts as a sight.
+    fn cost(&self, hash: u64, entry: &Entry, now: u32) -> u64 {
+        let Sight { before, span } = self.sights.see(hash, now);
+        let burden = entry.burden();
+        if entry.representation().is_none() {
+            // Anybody can ask for any number of paths that lead to no file, and twice for each.
+            return before.map_or(u64::MAX, |interval| cost(interval.max(span).max(LEAST_FOR_NO_FILE_MS), burden));
+        }
+        // Two sights say little of what comes: one client may have asked twice.
+        cost(before.map_or(span.saturating_mul(UNSEEN), |interval| interval.max(LEAST_INTERVAL_MS)), burden)
     }
 
-    /// By bits that neither the shard's own table nor the sights go by first.
-    fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
+    /// By bits that neither the part's own table nor the sights go by first.
+    fn part(&self, hash: u64) -> &RwLock<Shard> {
+        &self.parts[(hash >> 32) as usize & (self.parts.len() - 1)].0
     }
+}
 
-    fn sum(&self, of: impl Fn(&Shard) -> u64) -> u64 {
-        self.shards.iter().map(|shard| of(&shard.read().unwrap_or_else(PoisonError::into_inner))).sum()
-    }
+/// Milliseconds from `then` to `now`, both of a clock that wraps after 49 days; 0 when `then` is not yet, as for a loop whose turn began
+/// before another's did.
+fn since(then: u32, now: u32) -> u32 {
+    now.wrapping_sub(then).wrapping_add(AHEAD_MS).saturating_sub(AHEAD_MS)
 }
 
 impl Key<&[u8]> {
@@ -158,14 +171,20 @@ impl OwnedKey {
 
 /// Longer paths are on the heap.
 const INLINE_PATH: usize = 40;
-/// What one part of the cache may hold: the largest entry is a thirtieth of it, and its table grows within a turn's time.
-const SHARD: u64 = 8 * 1024 * 1024;
-const MAX_SHARDS: u64 = 1024;
+/// What one part of the cache may hold at least, where the budget is larger; up to twice as much. The largest entry is a sixteenth of it.
+const PART: u64 = 4 * 1024 * 1024;
+const MAX_PARTS: u64 = 1024;
 /// A place to remember a sight by for each so many bytes of the budget, eight bytes large and beside it: as many as half the usual
 /// entries.
 const SIGHT_FOR_EACH: u64 = 16 * 1024;
-/// Smaller than the second-level cache of most processors, of which others take their part.
-const PROCESSOR_CACHE: u64 = 512 * 1024;
+/// With fewer entries all that a look-up touches lies in the processor's second-level cache, more or less.
+const WORTH_FETCHING: usize = 256;
+/// What was seen twice is taken to be asked for at most once in so long. With a second, what has become popular comes in late.
+const LEAST_INTERVAL_MS: u32 = 200;
+/// Likewise of what leads to no file.
+const LEAST_FOR_NO_FILE_MS: u32 = 10_000;
+/// A turn is no longer than this, or the loop is stuck and is replaced.
+const AHEAD_MS: u32 = 60_000;
 /// What nobody is known to have asked for before is taken to be asked for so many times less often than what the sights
 /// remember. With less a scan displaces more, with more the cache learns slower.
 const UNSEEN: u32 = 4;

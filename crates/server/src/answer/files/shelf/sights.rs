@@ -2,13 +2,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::since;
+
 /// The table. Races lose a sight, no more.
 #[derive(Debug)]
 pub struct Sights {
     /// By the low bits of a path's hash: 32 other bits of it, and when it was seen, in milliseconds.
     places: Box<[AtomicU64]>,
-    /// How long ago what is overwritten was seen, on average, times `SMOOTHING`.
+    /// How long ago what is forgotten was seen, on average, times `SMOOTHING`.
     span: AtomicU64,
+}
+
+/// What is known of a path that has been seen again, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sight {
+    /// How long ago it was seen before, if that is remembered.
+    pub before: Option<u32>,
+    /// How far the table remembers: what it does not know is at least as long ago.
+    pub span: u32,
 }
 
 impl Sights {
@@ -17,18 +28,24 @@ impl Sights {
         Self { places: (0..places).map(|_| AtomicU64::new(0)).collect(), span: AtomicU64::new(0) }
     }
 
-    /// Notes a sight at `now`. Says how long ago the one before was, or, if the table knows of none, how far it remembers:
-    /// `Err`, for it is at least as long ago as that.
-    pub fn see(&self, hash: u64, now: u32) -> Result<u32, u32> {
+    /// Notes a sight at `now`.
+    pub fn see(&self, hash: u64, now: u32) -> Sight {
         let place = &self.places[hash as usize & (self.places.len() - 1)];
         let tag = hash & TAG | 1 << 32;
         let before = place.load(Relaxed);
         place.store(tag | u64::from(now), Relaxed);
-        let age = now.wrapping_sub(before as u32);
+        let age = since(before as u32, now);
+        if before & TAG == tag & TAG {
+            return Sight { before: Some(age), span: self.span() };
+        }
+        // Where a path is seen again and again, nothing is forgotten for it.
         let span = self.span.load(Relaxed);
-        let span = span - span / SMOOTHING + u64::from(age);
-        self.span.store(span, Relaxed);
-        if before & TAG | 1 << 32 == tag && before != 0 { Ok(age) } else { Err((span / SMOOTHING) as u32) }
+        self.span.store(span - span / SMOOTHING + u64::from(age), Relaxed);
+        Sight { before: None, span: self.span() }
+    }
+
+    fn span(&self) -> u32 {
+        (self.span.load(Relaxed) / SMOOTHING) as u32
     }
 }
 
@@ -42,17 +59,21 @@ mod tests {
     #[test]
     fn a_sight_is_remembered_until_another_takes_its_place() {
         let sights = Sights::new(64);
-        assert!(sights.see(7 << 32 | 3, 100).is_err());
-        assert_eq!(sights.see(7 << 32 | 3, 130), Ok(30));
-        assert!(sights.see(9 << 32 | 3, 140).is_err());
-        assert!(sights.see(7 << 32 | 3, 150).is_err());
+        assert_eq!(sights.see(7 << 32 | 3, 100).before, None);
+        assert_eq!(sights.see(7 << 32 | 3, 130).before, Some(30));
+        assert_eq!(sights.see(9 << 32 | 3, 140).before, None);
+        assert_eq!(sights.see(7 << 32 | 3, 150).before, None);
     }
 
     #[test]
     fn it_says_how_far_it_remembers() {
         let sights = Sights::new(64);
         // Every place is taken anew after 64 milliseconds.
-        let last = (0..100_000u64).map(|now| sights.see(now << 33 | now, now as u32)).last();
-        assert!(matches!(last, Some(Err(60..=68))), "{last:?}");
+        let see = |at: u64, now: u64| sights.see(at << 33 | at, now as u32).span;
+        (0..100_000).for_each(|now| _ = see(now, now));
+        assert!((60..=68).contains(&see(100_000, 100_000)));
+        // Half of the turns began a moment earlier than those of other loops.
+        (100_000..200_000).for_each(|now| _ = see(now, now - now % 2 * 100));
+        assert!((60..=140).contains(&see(200_000, 200_000)));
     }
 }

@@ -1,6 +1,6 @@
 //! Entries by hash: open addressing with linear probes and no tombstones, as in Knuth's Algorithms L and R (volume 3, section 6.4).
 //!
-//! A library's table does not tell where it would look, and so cannot be fetched ahead; here that is one line of memory.
+//! A library's table does not tell where it would look, and so cannot be fetched ahead; here that is one line of memory, or two.
 
 use std::sync::Arc;
 
