@@ -113,8 +113,9 @@ impl Shelf {
     }
 
     fn take(&self, key: &Key<&[u8]>, content: Content, was_kept: bool, now: u64) -> Arc<Entry> {
-        let (hash, now) = (self.hasher.hash_one(key), now as u32);
-        let entry = Entry::new(key.into_owned(), content, now.into());
+        let hash = self.hasher.hash_one(key);
+        let entry = Entry::new(key.into_owned(), content, now);
+        let now = now as u32;
         let cost = if was_kept { 0 } else { self.cost(hash, &entry, now) };
         let part = self.part(hash);
         let admits = || part.read().unwrap_or_else(PoisonError::into_inner).admits(cost, entry.weight(), now);

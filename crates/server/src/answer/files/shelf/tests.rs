@@ -133,6 +133,15 @@ fn what_is_kept_leaves_the_buffer_it_was_read_into() {
 }
 
 #[test]
+fn a_server_may_run_for_months() {
+    let shelf = Shelf::new(1 << 20);
+    let months = 1 << 33;
+    let entry = shelf.keep(&key("/a"), file(1000), None, months);
+    assert_eq!(entry.age(months + 7), 7);
+    assert!(shelf.get(&key("/a"), months + 7).is_some());
+}
+
+#[test]
 fn moments_may_come_out_of_order() {
     assert_eq!(since(10, 15), 5);
     assert_eq!(since(15, 10), 0);
