@@ -183,7 +183,7 @@ impl Contestant {
     }
 }
 
-/// A warm-up each, as long as a round where caches have to fill, then the rounds, cut into turns of a second, each beginning with
+/// A warm-up each, as long as three rounds where caches have to fill, then the rounds, cut into turns of a second, each beginning with
 /// another server. Says so if the cores were not together.
 fn rounds(
     bench: &Bench,
@@ -199,7 +199,8 @@ fn rounds(
     };
     let warm_up = match scenario.files {
         Files::One(..) => 1,
-        Files::Tail(_) => bench.options.seconds,
+        // A cache of 256 MB takes 70,000 of the files, of which 8,000 are asked for in a second.
+        Files::Tail(_) => bench.options.seconds * 3,
     };
     warm_up_files()?;
     for contestant in contestants.iter_mut() {
