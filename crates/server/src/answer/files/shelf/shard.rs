@@ -80,12 +80,15 @@ impl Shard {
         }
     }
 
-    /// Whether what costs so much to keep and weighs so much may come: there is room, or what would go first costs more.
+    /// Whether what costs so much to keep and weighs so much may come: there is room, or what would go first costs clearly
+    /// more.
     pub fn admits(&self, cost: u64, weight: u64, now: u32) -> bool {
-        self.has_room(weight) || weight <= self.budget && self.sample(now).is_some_and(|(worst, _)| worst > cost) || {
-            self.advance();
-            false
-        }
+        self.has_room(weight)
+            || weight <= self.budget && self.sample(now).is_some_and(|(worst, _)| worst > cost.saturating_mul(CLEARLY))
+            || {
+                self.advance();
+                false
+            }
     }
 
     /// Takes an entry in, in place of the one with the same hash if there is one. Others go until there is room for it, but none that
@@ -173,6 +176,9 @@ pub type Gone = SmallVec<[Arc<Entry>; 4]>;
 const SAMPLE: usize = 16;
 /// Hits that count. With many more, what was popular once stays for long after.
 const MAX_HITS: u8 = 15;
+/// So many times more than a newcomer costs who makes way for it. To exchange one entry for a hardly better one costs more than it brings: with
+/// 1 a tenth of all requests of a uniform load did so and a twentieth with 4, while as many hit (45.9 and 45.4% in the simulation above).
+const CLEARLY: u64 = 4;
 /// Neighbourhoods in which nobody costs enough, before a newcomer that needs more room than one leaves is given up.
 const MAX_WINDOWS: usize = 8;
 
@@ -220,7 +226,8 @@ mod tests {
         assert!(!shard.admits(cost(2000, weight), weight, 2000));
         assert_eq!(insert(&mut shard, 99, cost(2000, weight), 2000), 0);
         assert!(!has(&shard, 99, 2000));
-        assert!(shard.admits(cost(500, weight), weight, 2000));
+        assert!(!shard.admits(cost(500, weight), weight, 2000), "not for what is hardly worth more");
+        assert!(shard.admits(cost(200, weight), weight, 2000));
         assert_eq!(insert(&mut shard, 99, cost(500, weight), 2000), 1);
         assert!(has(&shard, 99, 2000));
         assert_eq!((shard.len(), shard.used()), (40, weight * 40));
