@@ -4,7 +4,7 @@ mod harness;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -186,6 +186,25 @@ fn events_come_by_themselves() {
         assert_eq!(documents.len(), streamed, "{driver:?}");
         assert!(documents.iter().all(|document| document["turns"].is_array()), "{documents:?}");
     }
+}
+
+/// With processes their parent answers, on the thread that is told of their ends.
+#[test]
+fn a_process_that_ends_leaves_no_client_without_an_answer() {
+    let folder = Folder::usual();
+    let server = Server::serve_with(Driver::Mp, folder.path(), &["--workers", "3"]);
+    let children = server.children();
+    let mut admin = server.admin_socket();
+    // Half of the request: the parent reads when it is told.
+    admin.write_all(b"GET /status HTTP/1.1\r\n").expect("it listens");
+    std::thread::sleep(Duration::from_millis(200));
+    let victim = rustix::process::Pid::from_raw(children[0]).expect("a process");
+    rustix::process::kill_process(victim, Signal::KILL).expect("own grandchild");
+    std::thread::sleep(Duration::from_millis(200));
+    admin.write_all(b"Host: admin\r\n\r\n").expect("it still reads");
+    let mut answer = String::new();
+    admin.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
 #[test]

@@ -423,7 +423,11 @@ fn read_head(mut client: &Connection) -> io::Result<Option<String>> {
     let mut bytes = [0; 4096];
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         client.patience(end.saturating_duration_since(Instant::now()))?;
-        let read = client.read(&mut bytes)?;
+        let read = match client.read(&mut bytes) {
+            // A child of a pool that ends tells its parent, and a read with a time limit is not resumed (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if read == 0 || head.len() + read > MAX_HEAD || Instant::now() > end {
             return Ok(None);
         }
