@@ -56,20 +56,33 @@ impl Drop for Chunk {
     }
 }
 
-/// The loop's spare chunks, all of `CHUNK_SIZE` bytes.
-#[derive(Debug, Default)]
+/// Spare chunks, all of one size. The loop's own are of `CHUNK_SIZE` bytes.
+#[derive(Debug)]
 pub(crate) struct Pool {
     spare: RefCell<Vec<Box<[u8]>>>,
+    size: usize,
+    /// More than so many are given back to the allocator.
+    most: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new(CHUNK_SIZE, MAX_SPARE)
+    }
 }
 
 impl Pool {
+    pub(crate) fn new(size: usize, most: usize) -> Self {
+        Self { spare: RefCell::default(), size, most }
+    }
+
     pub(crate) fn get(&self) -> Box<[u8]> {
-        self.spare.borrow_mut().pop().unwrap_or_else(|| vec![0; CHUNK_SIZE].into_boxed_slice())
+        self.spare.borrow_mut().pop().unwrap_or_else(|| vec![0; self.size].into_boxed_slice())
     }
 
     pub(crate) fn put(&self, memory: Box<[u8]>) {
         let mut spare = self.spare.borrow_mut();
-        if memory.len() == CHUNK_SIZE && spare.len() < MAX_SPARE {
+        if memory.len() == self.size && spare.len() < self.most {
             spare.push(memory);
         }
     }

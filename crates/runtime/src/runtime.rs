@@ -36,8 +36,9 @@ pub struct Runtime {
 
 /// See `Runtime::on_arrivals`.
 #[derive(Default)]
-struct Foresight(RefCell<Option<Box<Look>>>);
+struct Foresight(RefCell<Option<(Box<IsWanted>, Box<Look>)>>);
 
+type IsWanted = dyn Fn() -> bool;
 type Look = dyn Fn(&Arrivals<'_>);
 
 impl fmt::Debug for Foresight {
@@ -152,10 +153,11 @@ impl Runtime {
         Sleep { runtime: Rc::clone(self), token }
     }
 
-    /// Lets `look` see what has come for several connections at once, before their tasks do: to have memory fetched that they will need.
-    /// It may use nothing of this loop but the clock. Only a driver that receives before it is asked has something to show (`uring`).
-    pub fn on_arrivals(&self, look: impl Fn(&Arrivals<'_>) + 'static) {
-        *self.foresight.0.borrow_mut() = Some(Box::new(look));
+    /// Lets `look` see what has come for several idle connections at once (`Stream::idle_for`), before their tasks do: to have memory
+    /// fetched that they will need. In turns for which it is not wanted each receives for itself. Both may use nothing of this loop but the
+    /// clock. A driver that blocks has nothing to show.
+    pub fn on_arrivals(&self, is_wanted: impl Fn() -> bool + 'static, look: impl Fn(&Arrivals<'_>) + 'static) {
+        *self.foresight.0.borrow_mut() = Some((Box::new(is_wanted), Box::new(look)));
     }
 
     /// Ends the wait of every idle stream, as if its time had come.
@@ -197,9 +199,9 @@ impl Runtime {
         }
         let mut driver = self.driver();
         driver.expire(self.clock.ticks());
-        let arrivals = driver.arrivals();
-        if arrivals.len() >= SEVERAL
-            && let Some(look) = &*self.foresight.0.borrow()
+        if let Some((is_wanted, look)) = &*self.foresight.0.borrow()
+            && (self.kind.is_simulated() || is_wanted())
+            && let Some(arrivals) = driver.arrivals(SEVERAL)
         {
             look(&arrivals);
         }

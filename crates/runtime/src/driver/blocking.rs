@@ -156,7 +156,7 @@ impl Blocking {
         self.readiness.watch(source, token)
     }
 
-    pub(crate) fn forget(&mut self, source: &Source, token: Token) {
+    pub(crate) fn forget(&mut self, source: &mut Source, token: Token) {
         self.arrived.retain(|(of, _)| *of != token);
         if let Some(mode) = self.modes.get_mut(token.index as usize) {
             *mode = Mode::default();

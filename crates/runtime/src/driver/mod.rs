@@ -4,6 +4,7 @@
 //! call first and arm only on EAGAIN; the completion driver submits. Both live behind one enum: a predictable branch and no
 //! generics above. Wakers are called while the driver is borrowed, which is sound because a wake only queues its task.
 
+mod ahead;
 mod blocking;
 pub(crate) mod buffer_ring;
 mod deadlines;
@@ -32,6 +33,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use self::ahead::Ahead;
 use self::blocking::Blocking;
 use self::deadlines::Deadlines;
 use self::epoll::Epoll;
@@ -104,6 +106,15 @@ impl Kind {
             Self::Sim => "sim",
         }
     }
+
+    /// Whether a simulation says what happens. What pays only now and then is done always there, or it would hardly be seen.
+    pub(crate) fn is_simulated(self) -> bool {
+        match self {
+            #[cfg(feature = "sim")]
+            Self::Sim => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -117,6 +128,8 @@ impl fmt::Display for Kind {
 pub struct Arrivals<'a> {
     sources: &'a Slots<Source>,
     tokens: &'a [Token],
+    /// Where their bytes are, unless the sources have them.
+    ahead: Option<&'a Ahead>,
 }
 
 impl Arrivals<'_> {
@@ -132,7 +145,11 @@ impl Arrivals<'_> {
 
     /// The bytes of each.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.tokens.iter().filter_map(|token| self.sources.get(*token)?.traffic.arrived())
+        let sources = self.tokens.iter().filter_map(|token| self.sources.get(*token));
+        sources.filter_map(|source| match self.ahead {
+            Some(ahead) => ahead.bytes(source),
+            None => source.traffic.arrived(),
+        })
     }
 }
 
@@ -474,13 +491,17 @@ impl Driver {
         }
     }
 
-    /// What has come in this turn, where the driver receives before anybody asks.
-    pub(crate) fn arrivals(&self) -> Arrivals<'_> {
-        let tokens = match &self.engine {
-            Engine::Uring(uring) => &uring.arrived[..],
-            Engine::Readiness(_) | Engine::Blocking(_) => &[],
+    /// What has come in this turn for connections that wait for it, `several` at least; a readiness driver receives it now.
+    pub(crate) fn arrivals(&mut self, several: usize) -> Option<Arrivals<'_>> {
+        let (tokens, ahead) = match &mut self.engine {
+            Engine::Uring(uring) => (&uring.arrived[..], None),
+            Engine::Readiness(readiness) => {
+                readiness.receive_ahead(&mut self.sources, several);
+                (&readiness.ahead.arrived[..], Some(&readiness.ahead))
+            }
+            Engine::Blocking(_) => return None,
         };
-        Arrivals { sources: &self.sources, tokens }
+        (tokens.len() >= several).then_some(Arrivals { sources: &self.sources, tokens, ahead })
     }
 
     /// Lets what is due by `now` (ticks) come up, as much of it as a turn may end (`most_ended`).

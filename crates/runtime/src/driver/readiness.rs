@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::ahead::Ahead;
 use super::selector::{Event, Selector};
 use super::slots::{Slots, Token};
 use super::source::{Flags, Source, wait};
@@ -20,13 +21,14 @@ use crate::net::socket;
 pub(crate) struct Readiness {
     pub(crate) selector: Selector,
     events: Vec<Event>,
+    pub(crate) ahead: Ahead,
     /// Events for descriptors that were closed meanwhile: harmless, but a sudden flood of them would be a bug.
     pub(crate) late_events: u64,
 }
 
 impl Readiness {
     pub(crate) fn new(selector: Selector) -> Self {
-        Self { selector, events: Vec::new(), late_events: 0 }
+        Self { selector, events: Vec::new(), ahead: Ahead::default(), late_events: 0 }
     }
 
     pub(crate) fn accept(
@@ -49,6 +51,9 @@ impl Readiness {
         limit: usize,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<Chunk>> {
+        if let Some(received) = self.ahead.take(source, limit) {
+            return Poll::Ready(received);
+        }
         self.read_with(source, token, context, |source| recv_now(source, pool, limit))
     }
 
@@ -119,6 +124,7 @@ impl Readiness {
     }
 
     pub(crate) fn wait(&mut self, slots: &mut Slots<Source>, timeout: Option<Duration>) -> io::Result<usize> {
+        self.ahead.arrived.clear();
         let mut events = std::mem::take(&mut self.events);
         let waited = self.selector.wait(timeout, &mut events);
         for event in &events {
@@ -131,8 +137,21 @@ impl Readiness {
         waited.map(|()| self.events.len())
     }
 
+    /// Receives what the last wait reported, if that concerns `several` descriptors at least.
+    pub(crate) fn receive_ahead(&mut self, slots: &mut Slots<Source>, several: usize) {
+        if self.events.len() < several {
+            return;
+        }
+        for event in self.events.iter().filter(|event| event.ready.has(Flags::READABLE)) {
+            if let Some(source) = slots.get_mut(event.token) {
+                self.ahead.receive(source, event.token);
+            }
+        }
+    }
+
     /// The descriptor is about to be closed.
-    pub(crate) fn forget(&mut self, source: &Source, token: Token) {
+    pub(crate) fn forget(&mut self, source: &mut Source, token: Token) {
+        drop(self.ahead.take(source, usize::MAX));
         if let (Selector::Epoll(epoll), true) = (&self.selector, source.flags.has(Flags::LISTENER)) {
             // Another process may hold the socket too, and then closing it here would not end the reports (epoll(7), Q6).
             epoll.remove(source.fd.as_fd(), token);

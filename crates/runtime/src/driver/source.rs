@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Waker;
 
+use super::ahead::Place;
 use super::traffic::Traffic;
 use crate::net::socket;
 
@@ -14,6 +15,8 @@ use crate::net::socket;
 pub(crate) struct Source {
     pub fd: OwnedFd,
     pub flags: Flags,
+    /// What has been received of it before its task asked; only with readiness drivers.
+    pub ahead: Option<Place>,
     pub reader: Option<Waker>,
     pub writer: Option<Waker>,
     /// When both waiters give up.
@@ -28,6 +31,7 @@ impl Source {
             fd,
             // Unknown counts as ready: the first operation is tried at once, and arms only if it must wait.
             flags: Flags::READABLE | Flags::WRITABLE,
+            ahead: None,
             reader: None,
             writer: None,
             deadline: Tick::NEVER,

@@ -131,12 +131,15 @@ fn context(shared: &Arc<Shared>, runtime: &Rc<Runtime>, counters: &Arc<Counters>
     let answers = answers(shared, &served, runtime, &gate, counters);
     let log = shared.log.as_ref().map(|writer| writer.log(counters));
     let context = Context::new(answers, shared.helpers.clone(), Arc::clone(counters), log, shared.clients.clone());
-    let looking = Rc::downgrade(&context);
-    runtime.on_arrivals(move |arrivals| {
-        if let Some(context) = looking.upgrade() {
-            context.answers().files().foresee(arrivals.iter());
-        }
-    });
+    let (asked, looking) = (Rc::downgrade(&context), Rc::downgrade(&context));
+    runtime.on_arrivals(
+        move || asked.upgrade().is_some_and(|context| context.answers().files().is_worth_foreseeing()),
+        move |arrivals| {
+            if let Some(context) = looking.upgrade() {
+                context.answers().files().foresee(arrivals.iter());
+            }
+        },
+    );
     context
 }
 

@@ -231,6 +231,11 @@ impl Files {
         self.read(id, strip, path, Some(entry), priority)
     }
 
+    /// Whether `foresee` would be of use.
+    pub fn is_worth_foreseeing(&self) -> bool {
+        self.shelf.is_worth_fetching()
+    }
+
     /// Has memory fetched for requests that are about to be answered, as these first bytes of theirs let it be guessed: by the route of
     /// the request before, and with paths that need no decoding. A wrong guess costs no more than a right one.
     pub fn foresee<'a>(&self, arrivals: impl Iterator<Item = &'a [u8]>) {

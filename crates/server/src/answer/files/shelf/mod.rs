@@ -72,13 +72,15 @@ impl Shelf {
         shard.get(hash, |entry| entry.is_of(key), now as u32)
     }
 
+    /// Whether there is more in it than the processor has at hand.
+    pub fn is_worth_fetching(&self) -> bool {
+        self.entries() >= WORTH_FETCHING
+    }
+
     /// Has the memory fetched that `get` will look at for these paths of one route, each step for all of them: to find an entry that is in
     /// no cache of the processor means to wait for one line after the other, which is a tenth of what a request costs.
     pub fn prefetch<'a>(&self, memory: u32, paths: impl Iterator<Item = &'a [u8]>, hashes: &mut Vec<u64>) {
         hashes.clear();
-        if self.entries() < WORTH_FETCHING {
-            return;
-        }
         hashes.extend(paths.map(|path| self.hasher.hash_one(Key { memory, path })));
         // Nobody waits for a lock here: what cannot be looked at is not fetched.
         let shard = |hash: &u64| -> Option<RwLockReadGuard<'_, Shard>> { self.part(*hash).try_read().ok() };
