@@ -84,6 +84,7 @@ fn shared(plan: &Arc<amped::config::plan::Plan>) -> Arc<Shared> {
         shelf: Arc::new(Shelf::new(plan.cache_bytes)),
         helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
         disk_use: Arc::default(),
+        watcher: None,
         seats: Arc::new([Arc::default()]),
         log: None,
         driver: Kind::Sim,

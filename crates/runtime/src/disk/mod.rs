@@ -14,6 +14,7 @@ mod now;
 mod pause;
 mod proven;
 mod root;
+mod watch;
 
 pub use held::Held;
 #[cfg(feature = "sim")]
@@ -27,3 +28,4 @@ pub use now::{is_resident, read_now, read_resident};
 pub use pause::pause;
 pub use proven::UNIT;
 pub use root::{FileKind, Place, Root, Stamp, Standing, Symlinks, read_at, stamp};
+pub use watch::{Mark, Watch, Watcher, Watches};

@@ -187,6 +187,30 @@ impl Root {
         })
     }
 
+    /// Whether `path` leads to this very file by names alone, over no link and no other mount, and by the only name it has; false also when
+    /// memory cannot tell at once.
+    pub fn is_plain(&self, path: &[u8], file: &Stamp) -> bool {
+        simulated!(|_world| false);
+        let found = self.open_plainly(path, OFlags::empty(), ResolveFlags::CACHED);
+        let stat = found.and_then(|found| Ok(rustix::fs::fstat(found)?));
+        stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == file.identity && stat.st_nlink == 1)
+    }
+
+    /// A folder that `path` leads to by names alone, and its device and inode. May wait for the disk: for helpers.
+    pub(super) fn open_folder(&self, path: &[u8]) -> io::Result<(OwnedFd, (u64, u64))> {
+        let folder = self.open_plainly(path, OFlags::DIRECTORY, ResolveFlags::empty())?;
+        let stat = rustix::fs::fstat(&folder)?;
+        Ok((folder, (stat.st_dev, stat.st_ino)))
+    }
+
+    fn open_plainly(&self, path: &[u8], kind: OFlags, extra: ResolveFlags) -> io::Result<OwnedFd> {
+        self.check(path)?;
+        let path = if path.is_empty() { b"." } else { path };
+        let policy = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
+        Ok(rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), policy | extra)?)
+    }
+
     fn resolve(&self, path: &[u8], extra: ResolveFlags) -> io::Result<File> {
         self.check(path)?;
         simulated!(|world| world.open_file(path, extra.contains(ResolveFlags::CACHED)));

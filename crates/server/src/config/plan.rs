@@ -33,6 +33,8 @@ pub struct Plan {
     pub cache_bytes: u64,
     /// How long a cached entry is trusted before the file is looked at again.
     pub revalidate: Duration,
+    /// Whether the kernel is asked to tell of changes (inotify).
+    pub watch_folders: bool,
     /// Disk helper threads, for the whole process; at least 1.
     pub helpers: usize,
     /// Disk jobs that may wait for a helper; beyond it a request is answered 503.
@@ -242,6 +244,7 @@ impl Default for Plan {
             disk,
             cache_bytes: 256_000_000,
             revalidate: Duration::from_secs(1),
+            watch_folders: true,
             helpers: 32,
             helper_queue: 1024,
             shared_jobs: true,

@@ -40,6 +40,9 @@ pub struct FileText {
     /// How long a cached file is trusted before it is looked at again, up to 1h; 0: every time.
     #[schemars(extend("default" = "1s"))]
     pub revalidate: Option<At<Word<Wait>>>,
+    /// Whether the kernel is asked to tell of changes in folders, so that their files are looked at less often than `revalidate` says.
+    #[schemars(extend("default" = true))]
+    pub watch_folders: Option<At<bool>>,
     /// Disk helper threads, 1 to 1024.
     #[schemars(range(min = 1, max = 1024), extend("default" = 32))]
     pub helpers: Option<At<i64>>,

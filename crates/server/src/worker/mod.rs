@@ -20,7 +20,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use amped_runtime::disk::Helpers;
+use amped_runtime::disk::{Helpers, Watcher};
 use amped_runtime::{Meter, Runtime, driver};
 
 use self::accepting::Accepting;
@@ -52,6 +52,8 @@ pub struct Shared {
     pub helpers: Helpers,
     /// What is known of the disk's use.
     pub disk_use: Arc<Usage>,
+    /// The folders of which the kernel tells changes, if it does.
+    pub watcher: Option<Watcher>,
     /// The workers as they see each other.
     pub seats: Arc<[Arc<Seat>]>,
     /// The access log's writer.
@@ -155,6 +157,7 @@ fn answers(
         runtime,
         &served.plan,
         (&served.roots, &shared.shelf, &shared.helpers, &shared.disk_use),
+        shared.watcher.as_ref().map(Watcher::watches),
         gate,
         counters,
     );

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use amped_runtime::disk::Helpers;
+use amped_runtime::disk::{Helpers, Watcher, Watches};
 use amped_runtime::net::Listener;
 use amped_runtime::{keep_code_in_memory, process, warn};
 
@@ -16,7 +16,7 @@ use super::sockets::Sockets;
 use super::{Change, Chosen, Readings, Served, Shared, choose, run};
 use crate::answer::error_page::ErrorPages;
 use crate::answer::files::{Roots, Shelf};
-use crate::config::plan::{Architecture, Limits, Plan};
+use crate::config::plan::{Architecture, DiskMode, Limits, Plan};
 use crate::converse;
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Counters;
@@ -154,6 +154,7 @@ impl Prepared {
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
             helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
             disk_use: Arc::default(),
+            watcher: watcher(&plan),
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: self.chosen.kind,
@@ -166,6 +167,17 @@ impl Prepared {
         let (threads, readings) = (Mutex::new(threads), readings.into());
         Ok(Server { shared, sockets, threads, readings, confined, exchanges: Mutex::default() })
     }
+}
+
+/// Watches folders, if that is wanted and can be had: who looks at every file all the time has no use for it.
+fn watcher(plan: &Plan) -> Option<Watcher> {
+    let is_wanted = plan.watch_folders && plan.disk == DiskMode::Amped && !plan.serves_one_by_one();
+    let started = is_wanted.then(Watches::start)?;
+    started
+        .inspect_err(|error| {
+            warn!("amped: folders are not watched (inotify: {error}), their files are looked at instead")
+        })
+        .ok()
 }
 
 impl Server {
@@ -320,6 +332,7 @@ impl Status {
                 "budget": self.shared.plan.cache_bytes,
                 "entries": self.shared.shelf.entries(),
             },
+            "watched_folders": self.shared.watcher.as_ref().map_or(0, |watcher| watcher.watches().count()),
             "memory": { "used": self.shared.memory.used(), "limit": self.shared.memory.limit() },
             "helpers": {
                 "threads": helpers.threads, "busy": helpers.busy, "stuck": helpers.stuck, "queued": helpers.queued,

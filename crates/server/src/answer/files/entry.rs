@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use amped_runtime::disk::{Held, Root, Stamp};
+use amped_runtime::disk::{Held, Mark, Root, Stamp};
 use amped_wire::h1::encode;
 use amped_wire::semantics::date;
 use amped_wire::status::Status;
@@ -23,6 +23,8 @@ pub struct Entry {
     content: Content,
     /// The loop's ticks (all loops of a process count alike) when the disk last confirmed this.
     confirmed: AtomicU64,
+    /// What its folder held then (`Mark::pack`); 0: nobody watches.
+    mark: AtomicU64,
 }
 
 /// What a path leads to.
@@ -81,7 +83,7 @@ pub struct Representation {
 impl Entry {
     /// What `key` leads to, confirmed at `now` (ticks).
     pub fn new(key: OwnedKey, content: Content, now: u64) -> Self {
-        Self { key, content, confirmed: AtomicU64::new(now) }
+        Self { key, content, confirmed: AtomicU64::new(now), mark: AtomicU64::new(0) }
     }
 
     /// The same in memory of its own size, where it lies in a buffer that is used over and over.
@@ -119,6 +121,16 @@ impl Entry {
     /// The disk has confirmed the entry.
     pub fn confirm(&self, now: u64) {
         self.confirmed.fetch_max(now, Relaxed);
+    }
+
+    /// As long as the mark stands nothing has happened to the file.
+    pub fn trust(&self, mark: Mark) {
+        self.mark.store(mark.pack(), Relaxed);
+    }
+
+    /// The last mark it was given.
+    pub fn mark(&self) -> Option<Mark> {
+        Mark::unpack(self.mark.load(Relaxed))
     }
 
     /// The file's metadata, if the path leads to one.
@@ -215,7 +227,7 @@ impl Representation {
     }
 }
 
-/// An entry's own memory (240 bytes), what is beside its bytes (28) and its places in two tables (80), roughly.
+/// An entry's own memory (248 bytes), what is beside its bytes (28) and its places in two tables (80), roughly.
 const OVERHEAD: usize = 352;
 /// What is not there is charged like a small file, since anybody can ask for any number of such.
 const NOTHING_WEIGHT: usize = 2048;

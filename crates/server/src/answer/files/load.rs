@@ -145,9 +145,8 @@ impl Target<'_> {
 
     /// One attempt; `None` when the file changed under it.
     fn attempt(&self, manner: Manner<'_>, known: Option<&Entry>) -> io::Result<Option<Loaded>> {
-        let relative = self.path.get(self.strip..).unwrap_or_default();
-        let relative = relative.strip_prefix(b"/").unwrap_or(relative);
-        if relative.is_empty() || relative.ends_with(b"/") {
+        let relative = self.relative();
+        if is_folder(relative) {
             return self.index(manner, relative, known);
         }
         let file = self.open(manner.reading, relative)?;
@@ -160,10 +159,7 @@ impl Target<'_> {
 
     /// A folder with its slash: the first of its index files that is there.
     fn index(&self, manner: Manner<'_>, folder: &[u8], known: Option<&Entry>) -> io::Result<Option<Loaded>> {
-        let Action::Files(files) = &self.id.route(self.plan).action else {
-            unreachable!("only routes that serve files are loaded")
-        };
-        for name in &files.index {
+        for name in self.index_names() {
             let path = [folder, name.as_bytes()].concat();
             match self.open(manner.reading, &path) {
                 Ok(file) => match stamp(&file)? {
@@ -179,6 +175,30 @@ impl Target<'_> {
             Ok((FileKind::Directory, _)) => Ok(Some(self.refused(Status::FORBIDDEN, known))),
             Ok(_) => Ok(Some(self.refused(Status::NOT_FOUND, known))),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The path from the root's folder on.
+    pub fn relative(&self) -> &[u8] {
+        let relative = self.path.get(self.strip..).unwrap_or_default();
+        relative.strip_prefix(b"/").unwrap_or(relative)
+    }
+
+    /// Whether the path leads to the entry's file in a way of which its folder tells all (`Root::is_plain`).
+    pub fn leads_plainly_to(&self, entry: &Entry) -> bool {
+        let Some(Representation { stamp, .. }) = entry.representation() else { return false };
+        let relative = self.relative();
+        if !is_folder(relative) {
+            return self.root.is_plain(relative, stamp);
+        }
+        let names = self.index_names().iter().filter(|name| !name.contains('/'));
+        names.map(|name| [relative, name.as_bytes()].concat()).any(|path| self.root.is_plain(&path, stamp))
+    }
+
+    fn index_names(&self) -> &[String] {
+        match &self.id.route(self.plan).action {
+            Action::Files(files) => &files.index,
+            _ => unreachable!("only routes that serve files are loaded"),
         }
     }
 
@@ -310,6 +330,10 @@ impl Target<'_> {
             None => Loaded::Passing(Content::Refused(Status::INTERNAL_SERVER_ERROR)),
         }
     }
+}
+
+fn is_folder(relative: &[u8]) -> bool {
+    relative.is_empty() || relative.ends_with(b"/")
 }
 
 /// Whether the file changed so recently that another change could bear the same times: the kernel's clock for them ticks

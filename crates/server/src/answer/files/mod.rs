@@ -12,6 +12,7 @@ mod fetch;
 mod load;
 mod shelf;
 mod transfer;
+mod trust;
 mod usage;
 mod window;
 
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amped_runtime::Runtime;
-use amped_runtime::disk::{self, Ability, Class, Helpers, Root};
+use amped_runtime::disk::{self, Ability, Class, Helpers, Root, Watches};
 use amped_wire::h1::peek;
 
 pub use self::entry::{Content, Entry, FileContent, Representation};
@@ -32,6 +33,7 @@ use self::load::{Errand, Manner, Passing, Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
 pub use self::transfer::{Budget, Means, Transfer};
+use self::trust::Trust;
 use self::usage::UnderWay;
 pub use self::usage::Usage;
 use crate::config::plan::{Action, DiskMode, Plan, Priority, Route, Site, Symlinks};
@@ -51,6 +53,7 @@ pub struct Files {
     counters: Arc<Counters>,
     mode: DiskMode,
     revalidate_ms: u64,
+    trust: Trust,
     passing: Passing,
     gate: Rc<Gate>,
     usage: Arc<Usage>,
@@ -164,6 +167,7 @@ impl Files {
         runtime: &Rc<Runtime>,
         plan: &Arc<Plan>,
         (roots, shelf, helpers, usage): (&Arc<Roots>, &Arc<Shelf>, &Helpers, &Arc<Usage>),
+        watches: Option<&Arc<Watches>>,
         gate: &Rc<Gate>,
         counters: &Arc<Counters>,
     ) -> Rc<Self> {
@@ -177,6 +181,7 @@ impl Files {
             counters: Arc::clone(counters),
             mode: plan.disk,
             revalidate_ms: plan.revalidate.as_millis() as u64,
+            trust: Trust::new(watches.filter(|_| !plan.revalidate.is_zero())),
             passing: Passing::default(),
             gate: Rc::clone(gate),
             usage: Arc::clone(usage),
@@ -218,13 +223,14 @@ impl Files {
             }
             return self.read(id, strip, path, None, priority);
         };
-        if entry.age(now) < self.revalidate_ms {
+        let age = entry.age(now);
+        if age < self.revalidate_ms || self.trust.holds(&entry, age) {
             self.counters.hits.add(1);
             return Found::Now(entry);
         }
         self.counters.revalidations.add(1);
         // What memory holds is an answer, if not the newest: no more is done for it than there is time for.
-        if entry.age(now) < STALE_LIMIT_MS && !self.gate.has_time(priority) {
+        if age < STALE_LIMIT_MS && !self.gate.has_time(priority) {
             self.counters.stale.add(1);
             return Found::Now(entry);
         }
@@ -256,11 +262,18 @@ impl Files {
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { self.without_waiting() };
             let manner = Manner { reading, passing: Some(&self.passing) };
+            let mark =
+                known.as_deref().and_then(|known| self.trust.prepare(&target, known, &self.runtime, &self.helpers));
             let load = || target.load(manner, known.as_deref());
             let loaded = self.runtime.meter().timed("disk: open and read", load);
             self.note_reading(target.root, loaded.as_ref());
             match loaded {
-                Some(loaded) => return Found::Now(self.keep(&key, loaded, known)),
+                Some(loaded) => {
+                    let mark = mark.filter(|_| matches!(loaded, load::Loaded::Unchanged));
+                    let entry = self.keep(&key, loaded, known);
+                    mark.inspect(|mark| self.trust.give(*mark, &target, &entry));
+                    return Found::Now(entry);
+                }
                 None => self.counters.not_in_memory.add(1),
             }
         }

@@ -64,6 +64,7 @@ impl Check {
             revalidate: self.wait(&text.revalidate, NONE..=HOUR, default.revalidate),
             helpers: self.count(&text.helpers, "helpers", 1..=1024, default.helpers),
             helper_queue: self.count(&text.helper_queue, "helper_queue", 1..=1_000_000, default.helper_queue),
+            watch_folders: text.watch_folders.as_ref().map_or(default.watch_folders, |typed| typed.value),
             shared_jobs: text.shared_jobs.as_ref().map_or(default.shared_jobs, |typed| typed.value),
             access_log: self.access_log(&text.access_log, format),
             limits: self.limits(&text.limits),

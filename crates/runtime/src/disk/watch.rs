@@ -1,0 +1,510 @@
+//! Folders of which the kernel tells changes (inotify(7)): while nothing happens in a file's folder, memory need not look at the file again.
+//!
+//! Order is everything. A mark is taken before a file is looked at, so a change after the look leaves a mark that no longer stands. A folder is
+//! watched only together with all that lead to it from the root, and after it was added its path is resolved once more: a rename in between
+//! was either seen then, or is reported to a watch that is on the books.
+//!
+//! What inotify does not tell is for the caller: what lies behind links and other mounts, or has other names (`Root::is_plain`), stores to mapped
+//! memory, and names given or mounts put on top later. So no mark is to be trusted for long.
+
+use std::collections::HashMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+
+use super::mount::Ability;
+use super::root::Root;
+use crate::process;
+
+/// The folders that are watched.
+#[derive(Debug)]
+pub struct Watches {
+    inotify: OwnedFd,
+    /// For each place on the books the version of what its folder holds; 0: nobody tells.
+    versions: Box<[AtomicU32]>,
+    next: AtomicU32,
+    count: AtomicUsize,
+    books: Mutex<Books>,
+    /// One helper adds folders, the others have better things to do.
+    adding: Mutex<()>,
+}
+
+/// Changes are read while this lives.
+#[derive(Debug)]
+pub struct Watcher {
+    watches: Arc<Watches>,
+    _open: UnixStream,
+}
+
+/// What a folder held at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    place: u32,
+    version: u32,
+}
+
+/// What is known of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// It is watched.
+    On(Mark),
+    /// It is not: `Watches::add` may change that. Said once in a while, to one.
+    Wanted,
+    /// It is not, and that will remain so for now.
+    Off,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    /// By the root's device and inode, and by the path from there.
+    roots: HashMap<Identity, HashMap<Box<[u8]>, u32>>,
+    places: Vec<Option<Place>>,
+    /// By watch descriptor: a folder may be the root of one site and lie beneath another's.
+    of_watch: HashMap<i32, Vec<u32>>,
+    /// When somebody was told to add a folder.
+    wanted: HashMap<(Identity, Box<[u8]>), Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    root: Identity,
+    path: Box<[u8]>,
+    watch: i32,
+}
+
+type Identity = (u64, u64);
+
+impl Watches {
+    /// Begins, with at most `MOST` folders, and reads changes on a thread of its own.
+    ///
+    /// # Errors
+    /// EMFILE: this user has too many inotify instances (`fs.inotify.max_user_instances`); or no thread can be started.
+    pub fn start() -> io::Result<Watcher> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let (open, end) = UnixStream::pair()?;
+        let watches = Arc::new(Self {
+            inotify,
+            versions: (0..MOST).map(|_| AtomicU32::new(0)).collect(),
+            next: AtomicU32::new(0),
+            count: AtomicUsize::new(0),
+            books: Mutex::default(),
+            adding: Mutex::default(),
+        });
+        let reading = Arc::clone(&watches);
+        process::vital_thread("amped-watch", move || {
+            loop {
+                match process::readable(&[reading.inotify.as_fd(), end.as_fd()], None).as_deref() {
+                    Ok([_, true]) => return,
+                    Ok([true, _]) => reading.read(),
+                    _ => {}
+                }
+                // A log that is written line by line says so line by line: what is the same as the last event is not told twice.
+                super::pause(PAUSE);
+            }
+        })?;
+        Ok(Watcher { watches, _open: open })
+    }
+
+    /// Whether nothing has happened in the folder since.
+    pub fn stands(&self, mark: Mark) -> bool {
+        self.versions.get(mark.place as usize).is_some_and(|version| version.load(Relaxed) == mark.version)
+    }
+
+    /// Folders that are watched, those included that lead to others.
+    pub fn count(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    /// What is known of `folder`, a path from `root` without slashes at its ends; to be asked before a file in it is looked at.
+    pub fn watch(&self, root: &Root, folder: &[u8]) -> Watch {
+        let mut books = self.books();
+        if let Some(place) = books.find(root.identity(), folder) {
+            let version = self.versions[place as usize].load(Relaxed);
+            return if version == 0 { Watch::Off } else { Watch::On(Mark { place, version }) };
+        }
+        // Network file systems do not tell, and overlays not of their layers.
+        let can_tell = root.mount().ability() != Ability::None;
+        if !can_tell || self.count() >= MOST {
+            return Watch::Off;
+        }
+        if books.wanted.len() >= MOST * 2 {
+            books.wanted.clear();
+        }
+        let now = Instant::now();
+        match books.wanted.entry((root.identity(), folder.into())) {
+            std::collections::hash_map::Entry::Occupied(entry) if now - *entry.get() < AGAIN => return Watch::Off,
+            entry => entry.insert_entry(now),
+        };
+        Watch::Wanted
+    }
+
+    /// Watches `folder` and all that lead to it. May wait for the disk: for helpers.
+    ///
+    /// # Errors
+    /// What openat2(2) or inotify_add_watch(2) says: a link on the way, no right to read the folder, no watches left
+    /// (`fs.inotify.max_user_watches`). `WouldBlock` while another helper adds one. The folder is wanted again after a while.
+    pub fn add(&self, root: &Root, folder: &[u8]) -> io::Result<()> {
+        let Ok(_alone) = self.adding.try_lock() else {
+            self.books().wanted.remove(&(root.identity(), Box::from(folder)));
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let inner = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for end in std::iter::once(0).chain(inner).chain((!folder.is_empty()).then_some(folder.len())) {
+            if self.version(&self.books(), root.identity(), &folder[..end]) == 0 {
+                self.add_one(root, &folder[..end])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_one(&self, root: &Root, path: &[u8]) -> io::Result<()> {
+        let (directory, identity) = root.open_folder(path)?;
+        let name = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let watch = inotify::add_watch(&self.inotify, name, CHANGES)?;
+        let place = Place { root: root.identity(), path: path.into(), watch };
+        let Some(number) = self.enter(&mut self.books(), place) else {
+            return Err(Errno::NOSPC.into());
+        };
+        let is_there = root.open_folder(path).is_ok_and(|(_, again)| again == identity);
+        let mut books = self.books();
+        let leads = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => self.version(&books, root.identity(), &path[..slash]) != 0,
+            None => path.is_empty() || self.version(&books, root.identity(), b"") != 0,
+        };
+        let is_entered = books.find(root.identity(), path) == Some(number);
+        if is_there && leads && is_entered {
+            self.renew(number);
+            return Ok(());
+        }
+        if is_entered {
+            self.strike(&mut books, number);
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn version(&self, books: &Books, root: Identity, path: &[u8]) -> u32 {
+        books.find(root, path).map_or(0, |place| self.versions[place as usize].load(Relaxed))
+    }
+
+    /// Gives a place a version that it never had.
+    fn renew(&self, place: u32) {
+        let next = || self.next.fetch_add(1, Relaxed).wrapping_add(1);
+        let version = Some(next()).filter(|version| *version != 0).unwrap_or_else(next);
+        self.versions[place as usize].store(version, Relaxed);
+    }
+
+    /// What the folder holds has changed.
+    fn change(&self, place: u32) {
+        if self.versions[place as usize].load(Relaxed) != 0 {
+            self.renew(place);
+        }
+    }
+
+    /// Puts a folder on the books, of which nobody tells yet.
+    fn enter(&self, books: &mut Books, place: Place) -> Option<u32> {
+        let free = books.places.iter().position(Option::is_none);
+        let number = free.or((books.places.len() < MOST).then_some(books.places.len()));
+        let Some(number) = number else {
+            if !books.of_watch.contains_key(&place.watch) {
+                let _ = inotify::remove_watch(&self.inotify, place.watch);
+            }
+            return None;
+        };
+        if number == books.places.len() {
+            books.places.push(None);
+        }
+        books.roots.entry(place.root).or_default().insert(place.path.clone(), number as u32);
+        books.of_watch.entry(place.watch).or_default().push(number as u32);
+        books.places[number] = Some(place);
+        self.count.fetch_add(1, Relaxed);
+        Some(number as u32)
+    }
+
+    /// Takes a folder off the books.
+    fn strike(&self, books: &mut Books, number: u32) {
+        self.versions[number as usize].store(0, Relaxed);
+        let Some(place) = books.places[number as usize].take() else { return };
+        self.count.fetch_sub(1, Relaxed);
+        if let Some(paths) = books.roots.get_mut(&place.root) {
+            paths.remove(&place.path);
+            if paths.is_empty() {
+                books.roots.remove(&place.root);
+            }
+        }
+        let Some(numbers) = books.of_watch.get_mut(&place.watch) else { return };
+        numbers.retain(|other| *other != number);
+        if numbers.is_empty() {
+            books.of_watch.remove(&place.watch);
+            // It may be gone by itself, with its folder.
+            let _ = inotify::remove_watch(&self.inotify, place.watch);
+        }
+    }
+
+    /// Takes a folder and all beneath it off the books.
+    fn strike_all(&self, books: &mut Books, root: Identity, path: &[u8]) {
+        let is_beneath = |other: &[u8]| {
+            path.is_empty() || other.strip_prefix(path).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        let paths = books.roots.get(&root).into_iter().flatten();
+        let struck: Vec<u32> = paths.filter(|(other, _)| is_beneath(other)).map(|(_, number)| *number).collect();
+        struck.into_iter().for_each(|number| self.strike(books, number));
+    }
+
+    /// Takes note of all changes that the kernel has to tell.
+    fn read(&self) {
+        let mut memory = [MaybeUninit::uninit(); 16 * 1024];
+        let mut reader = Reader::new(&self.inotify, &mut memory);
+        while let Ok(event) = reader.next() {
+            self.note(event.wd(), event.events(), event.file_name().map(|name| name.to_bytes()));
+        }
+    }
+
+    fn note(&self, watch: i32, events: ReadFlags, name: Option<&[u8]>) {
+        let mut books = self.books();
+        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+            // Anything may have happened, to any folder.
+            let numbers: Vec<u32> = books.of_watch.values().flatten().copied().collect();
+            numbers.into_iter().for_each(|number| self.strike(&mut books, number));
+            return;
+        }
+        let gone = ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
+        for number in books.of_watch.get(&watch).cloned().unwrap_or_default() {
+            let Some(Place { root, path, .. }) = books.places[number as usize].clone() else { continue };
+            match name {
+                // The folder itself: it has gone, or the right to look into it has changed.
+                _ if events.intersects(gone) => self.strike_all(&mut books, root, &path),
+                None => self.strike_all(&mut books, root, &path),
+                Some(name) if events.contains(ReadFlags::ISDIR) => {
+                    let inner = if path.is_empty() { name.to_vec() } else { [&path, &b"/"[..], name].concat() };
+                    self.strike_all(&mut books, root, &inner);
+                    self.change(number);
+                }
+                Some(_) => self.change(number),
+            }
+        }
+    }
+}
+
+impl Watcher {
+    /// For those who ask.
+    pub fn watches(&self) -> &Arc<Watches> {
+        &self.watches
+    }
+}
+
+impl Mark {
+    /// As a number other than 0.
+    pub fn pack(self) -> u64 {
+        u64::from(self.place) << 32 | u64::from(self.version)
+    }
+
+    /// The opposite; `None` for 0.
+    pub fn unpack(packed: u64) -> Option<Self> {
+        (packed != 0).then_some(Self { place: (packed >> 32) as u32, version: packed as u32 })
+    }
+}
+
+impl Books {
+    fn find(&self, root: Identity, path: &[u8]) -> Option<u32> {
+        self.roots.get(&root)?.get(path).copied()
+    }
+}
+
+const CHANGES: WatchFlags = WatchFlags::MODIFY
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::EXCL_UNLINK)
+    .union(WatchFlags::ONLYDIR);
+/// Folders at one time; each costs the kernel about 1 KB. Files of others are looked at as if there were no watches.
+const MOST: usize = 8192;
+/// A folder that could not be watched, or is no longer, is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::disk::Symlinks;
+
+    /// A root in memory, with a folder in a folder and a file in each.
+    struct Stage {
+        folder: tempfile::TempDir,
+        root: Root,
+        watcher: Watcher,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let folder = tempfile::tempdir_in("/dev/shm").expect("a folder");
+            fs::create_dir_all(folder.path().join("a/b")).expect("folders");
+            for name in ["top", "a/middle", "a/b/file"] {
+                fs::write(folder.path().join(name), name).expect("a file");
+            }
+            let root = Root::open(folder.path(), Symlinks::Within).expect("it is there");
+            Self { folder, root, watcher: Watches::start().expect("inotify") }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn rename(&self, from: &str, to: &str) {
+            fs::rename(self.path(from), self.path(to)).expect("own files");
+        }
+
+        fn watch(&self, folder: &str) -> Watch {
+            self.watcher.watches().watch(&self.root, folder.as_bytes())
+        }
+
+        fn add(&self, folder: &str) -> Mark {
+            self.watcher.watches().add(&self.root, folder.as_bytes()).expect("a folder to watch");
+            match self.watch(folder) {
+                Watch::On(mark) => mark,
+                other => panic!("{folder}: {other:?}"),
+            }
+        }
+
+        fn stands(&self, mark: Mark) -> bool {
+            self.watcher.watches().stands(mark)
+        }
+
+        fn expect_fallen(&self, mark: Mark, why: &str) {
+            let end = Instant::now() + Duration::from_secs(10);
+            while self.stands(mark) {
+                assert!(Instant::now() < end, "{why}: nothing was noticed");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    #[test]
+    fn one_is_told_to_add_a_folder_and_those_that_lead_to_it_come_along() {
+        let stage = Stage::new();
+        assert_eq!((stage.watch("a/b"), stage.watch("a/b")), (Watch::Wanted, Watch::Off));
+        let mark = stage.add("a/b");
+        assert!(stage.stands(mark) && stage.watcher.watches().count() == 3);
+        assert!(matches!(stage.watch("a"), Watch::On(_)) && matches!(stage.watch(""), Watch::On(_)));
+        assert_eq!(Mark::unpack(mark.pack()), Some(mark));
+        assert_eq!(Mark::unpack(0), None);
+    }
+
+    #[test]
+    fn whatever_happens_to_a_file_is_noticed_in_its_folder_only() {
+        let stage = Stage::new();
+        let (top, file) = (stage.path("top"), stage.path("a/b/file"));
+        let append = |path: &Path| {
+            use std::io::Write;
+            let mut open = fs::File::options().append(true).open(path).expect("own file");
+            open.write_all(b"more").expect("room");
+        };
+        let changes: [(&str, &dyn Fn()); 8] = [
+            ("written", &|| fs::write(&file, "new").expect("own file")),
+            ("appended to", &|| append(&file)),
+            ("made shorter", &|| {
+                fs::File::options().write(true).open(&file).and_then(|file| file.set_len(1)).expect("own")
+            }),
+            ("forbidden", &|| fs::set_permissions(&file, Permissions::from_mode(0)).expect("own file")),
+            ("replaced", &|| {
+                fs::write(&top, "another").expect("own file");
+                fs::rename(&top, &file).expect("own files");
+            }),
+            ("removed", &|| fs::remove_file(&file).expect("own file")),
+            ("made", &|| fs::write(&file, "again").expect("own folder")),
+            ("a link", &|| {
+                fs::remove_file(&file).expect("own file");
+                std::os::unix::fs::symlink("../middle", &file).expect("own folder");
+            }),
+        ];
+        let middle = stage.add("a");
+        for (what, change) in changes {
+            let mark = stage.add("a/b");
+            change();
+            stage.expect_fallen(mark, what);
+        }
+        assert!(stage.stands(middle), "nothing has happened there");
+    }
+
+    #[test]
+    fn a_folder_that_moves_takes_the_marks_of_all_beneath_it_along() {
+        let stage = Stage::new();
+        let (inner, outer) = (stage.add("a/b"), stage.add("a"));
+        stage.rename("a", "c");
+        stage.rename("c", "a");
+        stage.expect_fallen(inner, "away and back");
+        stage.expect_fallen(outer, "away and back");
+        // What is there now can be watched again, by no mark of before.
+        let again = stage.add("a/b");
+        assert!(stage.stands(again) && !stage.stands(inner));
+        fs::set_permissions(stage.path("a"), Permissions::from_mode(0o700)).expect("own folder");
+        stage.expect_fallen(again, "the right to pass");
+        let last = stage.add("a/b");
+        fs::remove_dir_all(stage.path("a")).expect("own folder");
+        stage.expect_fallen(last, "removed");
+        assert!(stage.watcher.watches().add(&stage.root, b"a/b").is_err());
+        let count = || stage.watcher.watches().count();
+        let end = Instant::now() + Duration::from_secs(10);
+        while count() != 1 {
+            assert!(Instant::now() < end, "{} folders are on the books, and the root alone is there", count());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn links_are_not_watched() {
+        let stage = Stage::new();
+        std::os::unix::fs::symlink("a", stage.path("link")).expect("own folder");
+        for folder in ["link", "link/b", "top", "none", "a/b/file"] {
+            assert!(stage.watcher.watches().add(&stage.root, folder.as_bytes()).is_err(), "{folder}");
+        }
+        assert_eq!(stage.watcher.watches().count(), 3, "the root, a and a/b");
+    }
+
+    #[test]
+    fn a_folder_may_be_of_two_roots() {
+        let stage = Stage::new();
+        let other = Root::open(&stage.path("a"), Symlinks::Within).expect("it is there");
+        let watches = stage.watcher.watches();
+        let mark = stage.add("a");
+        watches.add(&other, b"").expect("a folder to watch");
+        let Watch::On(theirs) = watches.watch(&other, b"") else { panic!("not watched") };
+        fs::write(stage.path("a/middle"), "new").expect("own file");
+        stage.expect_fallen(mark, "written");
+        stage.expect_fallen(theirs, "written");
+        stage.rename("a", "c");
+        let again = || matches!(watches.watch(&other, b""), Watch::On(_));
+        let end = Instant::now() + Duration::from_secs(10);
+        while again() {
+            assert!(Instant::now() < end, "its own root has moved");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn lost_reports_are_changes_everywhere() {
+        let stage = Stage::new();
+        let (inner, outer) = (stage.add("a/b"), stage.add(""));
+        stage.watcher.watches().note(-1, ReadFlags::QUEUE_OVERFLOW, None);
+        assert!(!stage.stands(inner) && !stage.stands(outer) && stage.watcher.watches().count() == 0);
+        assert!(stage.stands(stage.add("a/b")));
+    }
+}

@@ -1,0 +1,65 @@
+//! Which entries need not be looked at: had anything happened to their files, the kernel would have told (`disk::Watches`).
+//!
+//! Trust is given by a look on the loop that finds an entry as it was, if the file's folder is watched and the way there holds nothing that
+//! a watch cannot see. It ends with the first change in the folder, and after `TRUSTED_MS` in any case: a watch does not see everything.
+
+use std::sync::Arc;
+
+use amped_runtime::Runtime;
+use amped_runtime::disk::{Class, Helpers, Mark, Watch, Watches};
+
+use super::entry::Entry;
+use super::load::Target;
+
+/// One worker's share in the watches.
+#[derive(Debug)]
+pub struct Trust(Option<Arc<Watches>>);
+
+impl Trust {
+    /// Without watches there is none.
+    pub fn new(watches: Option<&Arc<Watches>>) -> Self {
+        Self(watches.cloned())
+    }
+
+    /// Whether an entry that was confirmed `age` milliseconds ago is as good as one that was confirmed just now.
+    pub fn holds(&self, entry: &Entry, age: u64) -> bool {
+        match (&self.0, entry.mark()) {
+            (Some(watches), Some(mark)) => age < TRUSTED_MS && watches.stands(mark),
+            _ => false,
+        }
+    }
+
+    /// To be asked before `entry` is looked at: what `give` needs afterwards. The first one who asks has a helper watch the folder.
+    pub fn prepare(&self, target: &Target<'_>, entry: &Entry, runtime: &Runtime, helpers: &Helpers) -> Option<Mark> {
+        let watches = self.0.as_ref()?;
+        entry.representation()?;
+        let folder = folder_of(target.relative());
+        match watches.watch(target.root, folder) {
+            Watch::On(mark) => return Some(mark),
+            Watch::Off => {}
+            Watch::Wanted => {
+                let (watches, root, folder) = (Arc::clone(watches), Arc::clone(target.root), Box::<[u8]>::from(folder));
+                // Whatever the reason may be that it cannot be watched: then its files are looked at, as they would be without watches.
+                let job = helpers
+                    .submit_in(super::folder(target.root), Class::Urgent, move || drop(watches.add(&root, &folder)));
+                runtime.spawn(async move { _ = job.await });
+            }
+        }
+        None
+    }
+
+    /// `entry` was found unchanged after `mark` was taken.
+    pub fn give(&self, mark: Mark, target: &Target<'_>, entry: &Entry) {
+        if target.leads_plainly_to(entry) {
+            entry.trust(mark);
+        }
+    }
+}
+
+fn folder_of(relative: &[u8]) -> &[u8] {
+    relative.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &relative[..slash])
+}
+
+/// For what a watch does not see: stores to mapped memory, a second name that a file was given since and is written by, a mount that was put
+/// on top.
+const TRUSTED_MS: u64 = 30_000;
