@@ -5,17 +5,19 @@
 //! was either seen then, or is reported to a watch that is on the books.
 //!
 //! What inotify does not tell is for the caller: what lies behind links and other mounts, or has other names (`Root::is_plain`), stores to mapped
-//! memory, and names given or mounts put on top later. So no mark is to be trusted for long.
+//! memory, and names given later. So no mark is to be trusted for ever. Mounts that are put on top are told of by /proc/self/mountinfo (proc(5)).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
@@ -27,6 +29,7 @@ use crate::process;
 #[derive(Debug)]
 pub struct Watches {
     inotify: OwnedFd,
+    mounts: File,
     /// For each place on the books the version of what its folder holds; 0: nobody tells.
     versions: Box<[AtomicU32]>,
     next: AtomicU32,
@@ -68,8 +71,8 @@ struct Books {
     places: Vec<Option<Place>>,
     /// By watch descriptor: a folder may be the root of one site and lie beneath another's.
     of_watch: HashMap<i32, Vec<u32>>,
-    /// When somebody was told to add a folder.
-    wanted: HashMap<(Identity, Box<[u8]>), Instant>,
+    /// When somebody was told to add a folder, by its root.
+    wanted: HashMap<Identity, HashMap<Box<[u8]>, Instant>>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,34 +85,62 @@ struct Place {
 type Identity = (u64, u64);
 
 impl Watches {
-    /// Begins, with at most `MOST` folders, and reads changes on a thread of its own.
+    /// No folder yet. To be called before a sandbox shuts /proc.
     ///
     /// # Errors
-    /// EMFILE: this user has too many inotify instances (`fs.inotify.max_user_instances`); or no thread can be started.
-    pub fn start() -> io::Result<Watcher> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let (open, end) = UnixStream::pair()?;
-        let watches = Arc::new(Self {
-            inotify,
+    /// EMFILE: this user has too many inotify instances (`fs.inotify.max_user_instances`); ENOENT: there is no /proc.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+            mounts: File::open("/proc/self/mountinfo")?,
             versions: (0..MOST).map(|_| AtomicU32::new(0)).collect(),
             next: AtomicU32::new(0),
             count: AtomicUsize::new(0),
             books: Mutex::default(),
             adding: Mutex::default(),
-        });
+        })
+    }
+
+    /// Has changes read by a thread of its own, from now on.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(self) -> io::Result<Watcher> {
+        let (open, end) = UnixStream::pair()?;
+        let watches = Arc::new(self);
         let reading = Arc::clone(&watches);
         process::vital_thread("amped-watch", move || {
-            loop {
-                match process::readable(&[reading.inotify.as_fd(), end.as_fd()], None).as_deref() {
-                    Ok([_, true]) => return,
-                    Ok([true, _]) => reading.read(),
-                    _ => {}
-                }
+            while !reading.read_until(&end) {
                 // A log that is written line by line says so line by line: what is the same as the last event is not told twice.
                 super::pause(PAUSE);
             }
         })?;
         Ok(Watcher { watches, _open: open })
+    }
+
+    /// Waits for changes and notes them; true when `end` has come instead.
+    fn read_until(&self, end: &UnixStream) -> bool {
+        let (changes, mounts) = (PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.mounts, PollFlags::PRI));
+        let mut polled = [changes, mounts, PollFd::new(end, PollFlags::IN)];
+        if poll(&mut polled, None).is_err() {
+            return false;
+        }
+        let [changes, mounts, end] = polled.map(|polled| !polled.revents().is_empty());
+        if mounts {
+            // What is beneath a new mount is not reached any more, and what was is again: the next look at each file tells.
+            self.books().of_watch.values().flatten().for_each(|number| self.change(*number));
+        }
+        if changes {
+            self.read();
+        }
+        end
+    }
+
+    /// Anything may have happened, to any folder.
+    fn forget(&self) {
+        let mut books = self.books();
+        let numbers: Vec<u32> = books.of_watch.values().flatten().copied().collect();
+        numbers.into_iter().for_each(|number| self.strike(&mut books, number));
     }
 
     /// Whether nothing has happened in the folder since.
@@ -134,14 +165,14 @@ impl Watches {
         if !can_tell || self.count() >= MOST {
             return Watch::Off;
         }
-        if books.wanted.len() >= MOST * 2 {
-            books.wanted.clear();
+        let (now, wanted) = (Instant::now(), books.wanted.entry(root.identity()).or_default());
+        if wanted.get(folder).is_some_and(|asked| now.duration_since(*asked) < AGAIN) {
+            return Watch::Off;
         }
-        let now = Instant::now();
-        match books.wanted.entry((root.identity(), folder.into())) {
-            std::collections::hash_map::Entry::Occupied(entry) if now - *entry.get() < AGAIN => return Watch::Off,
-            entry => entry.insert_entry(now),
-        };
+        if wanted.len() >= MOST * 2 {
+            wanted.clear();
+        }
+        wanted.insert(folder.into(), now);
         Watch::Wanted
     }
 
@@ -152,7 +183,7 @@ impl Watches {
     /// (`fs.inotify.max_user_watches`). `WouldBlock` while another helper adds one. The folder is wanted again after a while.
     pub fn add(&self, root: &Root, folder: &[u8]) -> io::Result<()> {
         let Ok(_alone) = self.adding.try_lock() else {
-            self.books().wanted.remove(&(root.identity(), Box::from(folder)));
+            self.books().wanted.entry(root.identity()).or_default().remove(folder);
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let inner = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
@@ -162,6 +193,15 @@ impl Watches {
             }
         }
         Ok(())
+    }
+
+    /// Forgets the folders of all roots but these.
+    pub fn retain<'a>(&self, roots: impl Iterator<Item = &'a Root>) {
+        let kept: HashSet<Identity> = roots.map(Root::identity).collect();
+        let mut books = self.books();
+        books.wanted.retain(|root, _| kept.contains(root));
+        let gone: Vec<Identity> = books.roots.keys().filter(|root| !kept.contains(root)).copied().collect();
+        gone.into_iter().for_each(|root| self.strike_all(&mut books, root, b""));
     }
 
     fn add_one(&self, root: &Root, path: &[u8]) -> io::Result<()> {
@@ -271,13 +311,10 @@ impl Watches {
     }
 
     fn note(&self, watch: i32, events: ReadFlags, name: Option<&[u8]>) {
-        let mut books = self.books();
         if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-            // Anything may have happened, to any folder.
-            let numbers: Vec<u32> = books.of_watch.values().flatten().copied().collect();
-            numbers.into_iter().for_each(|number| self.strike(&mut books, number));
-            return;
+            return self.forget();
         }
+        let mut books = self.books();
         let gone = ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
         for number in books.of_watch.get(&watch).cloned().unwrap_or_default() {
             let Some(Place { root, path, .. }) = books.places[number as usize].clone() else { continue };
@@ -361,7 +398,7 @@ mod tests {
                 fs::write(folder.path().join(name), name).expect("a file");
             }
             let root = Root::open(folder.path(), Symlinks::Within).expect("it is there");
-            Self { folder, root, watcher: Watches::start().expect("inotify") }
+            Self { folder, root, watcher: Watches::open().and_then(Watches::start).expect("inotify") }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -423,7 +460,7 @@ mod tests {
             ("made shorter", &|| {
                 fs::File::options().write(true).open(&file).and_then(|file| file.set_len(1)).expect("own")
             }),
-            ("forbidden", &|| fs::set_permissions(&file, Permissions::from_mode(0)).expect("own file")),
+            ("forbidden", &|| fs::set_permissions(&file, Permissions::from_mode(0o000)).expect("own file")),
             ("replaced", &|| {
                 fs::write(&top, "another").expect("own file");
                 fs::rename(&top, &file).expect("own files");
@@ -490,6 +527,8 @@ mod tests {
         fs::write(stage.path("a/middle"), "new").expect("own file");
         stage.expect_fallen(mark, "written");
         stage.expect_fallen(theirs, "written");
+        watches.retain([&other].into_iter());
+        assert_eq!((stage.watch("a"), watches.count()), (Watch::Wanted, 1), "what was of the other root is forgotten");
         stage.rename("a", "c");
         let again = || matches!(watches.watch(&other, b""), Watch::On(_));
         let end = Instant::now() + Duration::from_secs(10);

@@ -53,6 +53,7 @@ pub fn render(status: &Value, format: Format) -> String {
     counters(&mut page, status);
     connections(&mut page, status);
     cache(&mut page, &status["cache"]);
+    page.gauge("amped_watched_folders", "Folders of which the kernel tells changes.", &status["watched_folders"]);
     memory(&mut page, &status["memory"]);
     helpers(&mut page, &status["helpers"]);
     turns(&mut page, status);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use amped_runtime::disk::{Helpers, Watcher, Watches};
+use amped_runtime::disk::{Helpers, Watches};
 use amped_runtime::net::Listener;
 use amped_runtime::{keep_code_in_memory, process, warn};
 
@@ -146,7 +146,7 @@ impl Prepared {
         let mut theirs = self.sockets.for_workers(&plan)?;
         let sockets = theirs.split_off(plan.workers.min(theirs.len())).into_iter().flatten().collect();
         // A sandbox shuts what says it.
-        let memory = Memory::new();
+        let (memory, watches) = (Memory::new(), watches(&plan));
         let confined = confine::confine(&plan)?;
         let shared = Arc::new(Shared {
             served: Mutex::new(Arc::new(self.served)),
@@ -154,7 +154,10 @@ impl Prepared {
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
             helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
             disk_use: Arc::default(),
-            watcher: watcher(&plan),
+            watcher: watches
+                .map(Watches::start)
+                .transpose()
+                .map_err(|error| format!("cannot watch folders: {error}"))?,
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: self.chosen.kind,
@@ -169,11 +172,11 @@ impl Prepared {
     }
 }
 
-/// Watches folders, if that is wanted and can be had: who looks at every file all the time has no use for it.
-fn watcher(plan: &Plan) -> Option<Watcher> {
+/// Folders are watched, if that is wanted and can be had. With the other ways to the disk it would be of no use.
+fn watches(plan: &Plan) -> Option<Watches> {
     let is_wanted = plan.watch_folders && plan.disk == DiskMode::Amped && !plan.serves_one_by_one();
-    let started = is_wanted.then(Watches::start)?;
-    started
+    let opened = is_wanted.then(Watches::open)?;
+    opened
         .inspect_err(|error| {
             warn!("amped: folders are not watched (inotify: {error}), their files are looked at instead")
         })
@@ -250,6 +253,9 @@ impl Server {
         if let Err(RecvTimeoutError::Timeout) = done.recv_timeout(PATIENCE) {
             // The others serve by it already, so to call it refused would be wrong.
             warn!("amped: a worker is stuck; it takes over what has changed when it comes out of its turn");
+        }
+        if let Some(watcher) = &self.shared.watcher {
+            watcher.watches().retain(served.roots.iter());
         }
         Ok(())
     }

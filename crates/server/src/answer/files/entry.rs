@@ -21,10 +21,12 @@ use super::transfer::Transfer;
 pub struct Entry {
     key: OwnedKey,
     content: Content,
-    /// The loop's ticks (all loops of a process count alike) when the disk last confirmed this.
+    /// The loop's ticks (all loops of a process count alike) when this was last known to be right.
     confirmed: AtomicU64,
-    /// What its folder held then (`Mark::pack`); 0: nobody watches.
+    /// What its folder held when it was last looked at (`Mark::pack`); 0: nobody watches.
     mark: AtomicU64,
+    /// When that was, in ticks.
+    looked: AtomicU64,
 }
 
 /// What a path leads to.
@@ -83,7 +85,7 @@ pub struct Representation {
 impl Entry {
     /// What `key` leads to, confirmed at `now` (ticks).
     pub fn new(key: OwnedKey, content: Content, now: u64) -> Self {
-        Self { key, content, confirmed: AtomicU64::new(now), mark: AtomicU64::new(0) }
+        Self { key, content, confirmed: AtomicU64::new(now), mark: AtomicU64::new(0), looked: AtomicU64::new(0) }
     }
 
     /// The same in memory of its own size, where it lies in a buffer that is used over and over.
@@ -113,24 +115,26 @@ impl Entry {
         }
     }
 
-    /// Milliseconds since the disk last confirmed the entry.
+    /// Milliseconds since the entry was last confirmed.
     pub fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.confirmed.load(Relaxed))
     }
 
-    /// The disk has confirmed the entry.
+    /// The disk has confirmed the entry, or whoever would have told of a change.
     pub fn confirm(&self, now: u64) {
         self.confirmed.fetch_max(now, Relaxed);
     }
 
-    /// As long as the mark stands nothing has happened to the file.
-    pub fn trust(&self, mark: Mark) {
+    /// It was looked at: as long as the mark stands nothing has happened to the file since.
+    pub fn trust(&self, mark: Mark, now: u64) {
+        self.looked.store(now, Relaxed);
         self.mark.store(mark.pack(), Relaxed);
     }
 
-    /// The last mark it was given.
-    pub fn mark(&self) -> Option<Mark> {
-        Mark::unpack(self.mark.load(Relaxed))
+    /// The last mark it was given, and the milliseconds since then.
+    pub fn trusted(&self, now: u64) -> Option<(Mark, u64)> {
+        let mark = Mark::unpack(self.mark.load(Relaxed))?;
+        Some((mark, now.saturating_sub(self.looked.load(Relaxed))))
     }
 
     /// The file's metadata, if the path leads to one.
@@ -227,7 +231,7 @@ impl Representation {
     }
 }
 
-/// An entry's own memory (248 bytes), what is beside its bytes (28) and its places in two tables (80), roughly.
+/// An entry's own memory (256 bytes), what is beside its bytes (28) and its places in two tables (80), roughly.
 const OVERHEAD: usize = 352;
 /// What is not there is charged like a small file, since anybody can ask for any number of such.
 const NOTHING_WEIGHT: usize = 2048;

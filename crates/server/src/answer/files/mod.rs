@@ -224,7 +224,7 @@ impl Files {
             return self.read(id, strip, path, None, priority);
         };
         let age = entry.age(now);
-        if age < self.revalidate_ms || self.trust.holds(&entry, age) {
+        if age < self.revalidate_ms || self.trust.holds(&entry, now) {
             self.counters.hits.add(1);
             return Found::Now(entry);
         }
@@ -271,7 +271,7 @@ impl Files {
                 Some(loaded) => {
                     let mark = mark.filter(|_| matches!(loaded, load::Loaded::Unchanged));
                     let entry = self.keep(&key, loaded, known);
-                    mark.inspect(|mark| self.trust.give(*mark, &target, &entry));
+                    mark.inspect(|mark| self.trust.give(*mark, &target, &entry, self.runtime.clock().ticks()));
                     return Found::Now(entry);
                 }
                 None => self.counters.not_in_memory.add(1),

@@ -21,12 +21,15 @@ impl Trust {
         Self(watches.cloned())
     }
 
-    /// Whether an entry that was confirmed `age` milliseconds ago is as good as one that was confirmed just now.
-    pub fn holds(&self, entry: &Entry, age: u64) -> bool {
-        match (&self.0, entry.mark()) {
-            (Some(watches), Some(mark)) => age < TRUSTED_MS && watches.stands(mark),
-            _ => false,
+    /// Whether the entry is still right; it is confirmed then.
+    pub fn holds(&self, entry: &Entry, now: u64) -> bool {
+        let Some(watches) = &self.0 else { return false };
+        let holds = entry.trusted(now).is_some_and(|(mark, age)| age < TRUSTED_MS && watches.stands(mark));
+        if holds {
+            // Should trust end while the disk is drowned, memory may go on answering for as long as for any other.
+            entry.confirm(now);
         }
+        holds
     }
 
     /// To be asked before `entry` is looked at: what `give` needs afterwards. The first one who asks has a helper watch the folder.
@@ -49,9 +52,9 @@ impl Trust {
     }
 
     /// `entry` was found unchanged after `mark` was taken.
-    pub fn give(&self, mark: Mark, target: &Target<'_>, entry: &Entry) {
+    pub fn give(&self, mark: Mark, target: &Target<'_>, entry: &Entry, now: u64) {
         if target.leads_plainly_to(entry) {
-            entry.trust(mark);
+            entry.trust(mark, now);
         }
     }
 }
@@ -60,6 +63,5 @@ fn folder_of(relative: &[u8]) -> &[u8] {
     relative.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &relative[..slash])
 }
 
-/// For what a watch does not see: stores to mapped memory, a second name that a file was given since and is written by, a mount that was put
-/// on top.
-const TRUSTED_MS: u64 = 30_000;
+/// For what a watch does not see: stores to mapped memory, and a second name that a file was given since and is written by.
+const TRUSTED_MS: u64 = 300_000;

@@ -8,7 +8,7 @@ fn an_unknown_key_is_shown_with_the_nearest() {
         report("workers = 2\nlisten_ = \":8080\"\n[limits]\n"),
         "error: unknown key `listen_`\n --> amped.toml:2:1\n  |\n2 | listen_ = \":8080\"\n  \
          | ^^^^^^^ did you mean `listen`?\n  = valid keys: `listen`, `architecture`, `workers`, `driver`, `disk`, \
-         `cache`, `revalidate`, `helpers`, `helper_queue`, `shared_jobs`, \
+         `cache`, `revalidate`, `watch_folders`, `helpers`, `helper_queue`, `shared_jobs`, \
          `access_log`, `access_log_format`, `admin`, `admin_token`, `user`, `sandbox`, `core_limit`, `limits`, \
          `overload`, `clients`, `sites`\n"
     );

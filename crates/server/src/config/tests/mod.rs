@@ -35,6 +35,7 @@ fn every_key_reaches_the_plan() {
         revalidate = "500ms"
         helpers = 4
         helper_queue = 10
+        watch_folders = false
         shared_jobs = false
         access_log = "stderr"
         access_log_format = "json"
@@ -61,7 +62,7 @@ fn every_key_reaches_the_plan() {
     );
     assert_eq!(plan.listen, ["0.0.0.0:8080".parse().unwrap(), "[::1]:8081".parse().unwrap()]);
     assert_eq!((plan.workers, plan.helpers, plan.helper_queue, plan.retry_after), (3, 4, 10, 5));
-    assert!(!plan.shared_jobs);
+    assert!(!plan.shared_jobs && !plan.watch_folders);
     assert_eq!(plan.core_limit, Some(1_000_000_000));
     assert_eq!(plan.driver, DriverChoice::Poll);
     assert_eq!((plan.cache_bytes, plan.limits.max_body), (1 << 30, 64_000));
