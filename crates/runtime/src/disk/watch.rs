@@ -208,11 +208,14 @@ impl Watches {
     fn add_one(&self, root: &Root, path: &[u8]) -> io::Result<()> {
         let (directory, identity) = root.open_folder(path)?;
         let name = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let watch = inotify::add_watch(&self.inotify, name, CHANGES)?;
+        let watch = inotify::add_watch(&self.inotify, &name, CHANGES)?;
         let place = Place { root: root.identity(), path: path.into(), watch };
         let Some(number) = self.enter(&mut self.books(), place) else {
             return Err(Errno::NOSPC.into());
         };
+        // The folder may have been watched for another root, and no longer: from here on it is on the books, and nobody ends its watch unasked.
+        let again = inotify::add_watch(&self.inotify, &name, CHANGES).unwrap_or(-1);
+        let is_live = again == watch;
         let is_there = root.open_folder(path).is_ok_and(|(_, again)| again == identity);
         let mut books = self.books();
         let leads = match path.iter().rposition(|byte| *byte == b'/') {
@@ -220,12 +223,15 @@ impl Watches {
             None => path.is_empty() || self.version(&books, root.identity(), b"") != 0,
         };
         let is_entered = books.find(root.identity(), path) == Some(number);
-        if is_there && leads && is_entered {
+        if is_live && is_there && leads && is_entered {
             self.renew(number);
             return Ok(());
         }
         if is_entered {
             self.strike(&mut books, number);
+        }
+        if !is_live && !books.of_watch.contains_key(&again) {
+            let _ = inotify::remove_watch(&self.inotify, again);
         }
         Err(io::ErrorKind::NotFound.into())
     }
@@ -306,8 +312,12 @@ impl Watches {
     fn read(&self) {
         let mut memory = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = Reader::new(&self.inotify, &mut memory);
-        while let Ok(event) = reader.next() {
+        // Not for ever, whoever writes how fast: mounts are to be looked at too.
+        let mut read = 0;
+        while read < MOST_AT_ONCE || !reader.is_buffer_empty() {
+            let Ok(event) = reader.next() else { return };
             self.note(event.wd(), event.events(), event.file_name().map(|name| name.to_bytes()));
+            read += 1;
         }
     }
 
@@ -367,12 +377,13 @@ const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::EXCL_UNLINK)
     .union(WatchFlags::ONLYDIR);
 /// Folders at one time; each costs the kernel about 1 KB. Files of others are looked at as if there were no watches.
 const MOST: usize = 8192;
 /// A folder that could not be watched, or is no longer, is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(30);
+/// Changes read before anything else is looked at: as many as the kernel keeps (`fs.inotify.max_queued_events`).
+const MOST_AT_ONCE: usize = 16_384;
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ impl Files {
             counters: Arc::clone(counters),
             mode: plan.disk,
             revalidate_ms: plan.revalidate.as_millis() as u64,
-            trust: Trust::new(watches.filter(|_| !plan.revalidate.is_zero())),
+            trust: Trust::new(watches, plan.revalidate.as_millis() as u64),
             passing: Passing::default(),
             gate: Rc::clone(gate),
             usage: Arc::clone(usage),

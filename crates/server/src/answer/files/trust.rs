@@ -16,9 +16,9 @@ use super::load::Target;
 pub struct Trust(Option<Arc<Watches>>);
 
 impl Trust {
-    /// Without watches there is none.
-    pub fn new(watches: Option<&Arc<Watches>>) -> Self {
-        Self(watches.cloned())
+    /// Without watches there is none, nor where everything is looked at every time, or later than trust would end.
+    pub fn new(watches: Option<&Arc<Watches>>, revalidate_ms: u64) -> Self {
+        Self(watches.filter(|_| (1..TRUSTED_MS).contains(&revalidate_ms)).cloned())
     }
 
     /// Whether the entry is still right; it is confirmed then.
@@ -63,5 +63,5 @@ fn folder_of(relative: &[u8]) -> &[u8] {
     relative.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &relative[..slash])
 }
 
-/// For what a watch does not see: stores to mapped memory, and a second name that a file was given since and is written by.
+/// For what a watch does not see: stores to mapped memory, and writes that do not go by the file's name.
 const TRUSTED_MS: u64 = 300_000;
