@@ -5,7 +5,7 @@
 //! was either seen then, or is reported to a watch that is on the books.
 //!
 //! What inotify does not tell is for the caller: what lies behind links and other mounts, or has other names (`Root::is_plain`), stores to mapped
-//! memory, and names given later. So no mark is to be trusted for ever. Mounts that are put on top are told of by /proc/self/mountinfo (proc(5)).
+//! memory, and writes that do not go by the file's name. So no mark is to be trusted for ever. Mounts that are put on top are told of by /proc/self/mountinfo (proc(5)).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

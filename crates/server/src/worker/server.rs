@@ -1,5 +1,6 @@
 //! One server process: everything that workers share is made, the workers are started, watched over, and ended.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -154,10 +155,7 @@ impl Prepared {
             shelf: Arc::new(Shelf::new(plan.cache_bytes)),
             helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
             disk_use: Arc::default(),
-            watcher: watches
-                .map(Watches::start)
-                .transpose()
-                .map_err(|error| format!("cannot watch folders: {error}"))?,
+            watcher: watches.and_then(|watches| or_said(watches.start())),
             seats: (0..plan.workers).map(|_| Arc::default()).collect(),
             log: Writer::start(&plan.access_log)?,
             driver: self.chosen.kind,
@@ -175,12 +173,13 @@ impl Prepared {
 /// Folders are watched, if that is wanted and can be had. With the other ways to the disk it would be of no use.
 fn watches(plan: &Plan) -> Option<Watches> {
     let is_wanted = plan.watch_folders && plan.disk == DiskMode::Amped && !plan.serves_one_by_one();
-    let opened = is_wanted.then(Watches::open)?;
-    opened
-        .inspect_err(|error| {
-            warn!("amped: folders are not watched (inotify: {error}), their files are looked at instead")
-        })
-        .ok()
+    is_wanted.then(Watches::open).and_then(or_said)
+}
+
+/// The server can do without watches.
+fn or_said<T>(outcome: io::Result<T>) -> Option<T> {
+    let say = |error: &io::Error| warn!("amped: folders are not watched ({error}), their files are looked at instead");
+    outcome.inspect_err(say).ok()
 }
 
 impl Server {
