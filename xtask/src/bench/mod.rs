@@ -40,7 +40,10 @@ pub fn run(args: &[String]) -> Result<()> {
         println!("{}", options::HELP);
         return Ok(());
     };
-    let servers = peers::chosen(&options.servers)?;
+    let mut servers = peers::chosen(&options.servers)?;
+    if options.before.is_some() {
+        servers.extend(peers::before(&servers));
+    }
     machine::raise_descriptor_limit()?;
     let mut needs = install::BENCH.to_vec();
     needs.extend(servers.iter().filter_map(|server| server.need));
@@ -48,7 +51,7 @@ pub fn run(args: &[String]) -> Result<()> {
     install::ensure(&needs, options.install)?;
     let binaries = build(&options, &servers)?;
     if let Some(congestion) = options.congestion.as_deref().filter(|_| !namespace::is_entered()) {
-        return namespace::run(congestion, args, &binaries.amped, &binaries.null);
+        return namespace::run(congestion, args, &binaries);
     }
     let facts = machine::facts(&servers, options.congestion.as_deref());
     let bench = Bench { options, servers, binaries, facts };
@@ -85,6 +88,8 @@ pub struct Bench {
 pub struct Binaries {
     pub amped: PathBuf,
     pub null: PathBuf,
+    /// Another amped, to be compared with.
+    pub before: PathBuf,
 }
 
 fn build(options: &Options, servers: &[&Server]) -> Result<Binaries> {
@@ -110,5 +115,6 @@ fn build(options: &Options, servers: &[&Server]) -> Result<Binaries> {
             &["--package", "amped-runtime", "--example", "null"],
             "examples/null",
         )?,
+        before: options.before.as_ref().map(std::path::absolute).transpose()?.unwrap_or_default(),
     })
 }

@@ -2,9 +2,9 @@
 //! route that names it (`congctl`, ip-route(8)). Goal: not to change the machine, where that is not even allowed everywhere.
 
 use std::io::{Error, Result};
-use std::path::Path;
 use std::process::Command;
 
+use super::Binaries;
 use crate::install::{Need, need};
 
 /// What enters it, besides unshare(1).
@@ -22,10 +22,10 @@ pub fn is_entered() -> bool {
 ///
 /// # Errors
 /// Not root, no such congestion control in this kernel, or what the bench says.
-pub fn run(congestion: &str, args: &[String], amped: &Path, null: &Path) -> Result<()> {
+pub fn run(congestion: &str, args: &[String], binaries: &Binaries) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", ENTER, congestion]).arg(std::env::current_exe()?).arg("bench").args(args);
-    command.arg("--no-install").arg("--amped").arg(amped).arg("--null").arg(null);
+    command.arg("--no-install").arg("--amped").arg(&binaries.amped).arg("--null").arg(&binaries.null);
     let status = command.env(ENTERED, "1").status()?;
     if status.success() {
         return Ok(());

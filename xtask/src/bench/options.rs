@@ -17,6 +17,8 @@ pub struct Options {
     pub congestion: Option<String>,
     pub amped: Option<PathBuf>,
     pub null: Option<PathBuf>,
+    /// An older amped, to be measured beside.
+    pub before: Option<PathBuf>,
 }
 
 impl Options {
@@ -32,6 +34,7 @@ impl Options {
             congestion: None,
             amped: None,
             null: None,
+            before: None,
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -43,6 +46,7 @@ impl Options {
                 "--congestion" => options.congestion = Some(value()?.clone()),
                 "--amped" => options.amped = Some(value()?.into()),
                 "--null" => options.null = Some(value()?.into()),
+                "--before" => options.before = Some(value()?.into()),
                 "--quick" => options.quick = true,
                 "--no-install" => options.install = false,
                 "--help" | "-h" => return Ok(None),
@@ -88,6 +92,7 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
   --congestion C   in a network namespace whose loopback uses this TCP congestion control: cubic, bbr, reno
   --quick          one round of one second, nothing written
   --amped PATH     measure this binary instead of building one    --null PATH  the same for the null server
+  --before PATH    measure this amped too, beside each of amped's rows: what did a change bring?
   --no-install     say what is missing instead of installing it
 
 Files are kept in $AMPED_BENCH_DIR (/var/tmp/amped-bench), 2 GB for tail and cold.";

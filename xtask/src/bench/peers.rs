@@ -29,6 +29,8 @@ pub struct Server {
 pub enum Role {
     Peer,
     Amped,
+    /// Another binary of amped, to be compared with.
+    Before,
     Null,
 }
 
@@ -74,11 +76,17 @@ impl Server {
     fn program(&self, binaries: &Binaries) -> Result<PathBuf> {
         let path = match self.role {
             Role::Amped => Some(binaries.amped.clone()),
+            Role::Before => Some(binaries.before.clone()),
             Role::Null => Some(binaries.null.clone()),
             Role::Peer => self.need.and_then(|need| crate::install::find(need.program)),
         };
         path.filter(|path| Path::new(path).exists())
             .ok_or_else(|| Error::other(format!("{}: no such program", self.name)))
+    }
+
+    /// The same driver with the binary from before.
+    pub fn before(&self) -> Option<String> {
+        self.name.strip_prefix("amped-").map(|driver| format!("before-{driver}"))
     }
 
     /// The null server that uses the same system calls.
@@ -94,14 +102,21 @@ impl Server {
 
 /// The servers whose names begin with one of `names`, or all.
 pub fn chosen(names: &[String]) -> Result<Vec<&'static Server>> {
+    let known = || ALL.iter().filter(|server| server.role != Role::Before);
     for name in names {
-        if !ALL.iter().any(|server| server.name.starts_with(name.as_str())) {
-            let known: Vec<_> = ALL.iter().map(|server| server.name).collect();
+        if !known().any(|server| server.name.starts_with(name.as_str())) {
+            let known: Vec<_> = known().map(|server| server.name).collect();
             return Err(Error::other(format!("no server `{name}`; there are {}", known.join(" "))));
         }
     }
     let wanted = |server: &&Server| names.is_empty() || names.iter().any(|name| server.name.starts_with(name.as_str()));
-    Ok(ALL.iter().filter(wanted).collect())
+    Ok(known().filter(wanted).collect())
+}
+
+/// The binary from before on each driver that is among `servers`.
+pub fn before(servers: &[&Server]) -> impl Iterator<Item = &'static Server> + use<> {
+    let names: Vec<_> = servers.iter().filter_map(|server| server.before()).collect();
+    ALL.iter().filter(move |server| names.iter().any(|name| name == server.name))
 }
 
 const ALL: &[Server] = &[
@@ -145,17 +160,21 @@ const ALL: &[Server] = &[
         config: "apache2.conf",
         args: &["-D", "FOREGROUND", "-f", "{{CONFIG}}"],
     },
-    amped("amped-epoll-edge", &amped_args("epoll-edge")),
-    amped("amped-poll", &amped_args("poll")),
-    amped("amped-uring", &amped_args("uring")),
-    amped("amped-auto", &amped_args("auto")),
+    amped("amped-epoll-edge", Role::Amped, &amped_args("epoll-edge")),
+    amped("amped-poll", Role::Amped, &amped_args("poll")),
+    amped("amped-uring", Role::Amped, &amped_args("uring")),
+    amped("amped-auto", Role::Amped, &amped_args("auto")),
+    amped("before-epoll-edge", Role::Before, &amped_args("epoll-edge")),
+    amped("before-poll", Role::Before, &amped_args("poll")),
+    amped("before-uring", Role::Before, &amped_args("uring")),
+    amped("before-auto", Role::Before, &amped_args("auto")),
     null("null-epoll", &null_args("epoll")),
     null("null-poll", &null_args("poll")),
     null("null-uring", &null_args("uring")),
 ];
 
-const fn amped(name: &'static str, args: &'static [&'static str]) -> Server {
-    Server { name, role: Role::Amped, need: None, version: &["--version"], config: "", args }
+const fn amped(name: &'static str, role: Role, args: &'static [&'static str]) -> Server {
+    Server { name, role, need: None, version: &["--version"], config: "", args }
 }
 
 const fn amped_args(driver: &'static str) -> [&'static str; 13] {
@@ -190,10 +209,13 @@ mod tests {
 
     #[test]
     fn a_beginning_chooses() {
-        let names =
-            |wanted: &[String]| -> Vec<_> { chosen(wanted).unwrap().iter().map(|server| server.name).collect() };
-        assert_eq!(names(&["null-e".into(), "nginx".into()]), ["nginx", "null-epoll"]);
-        assert_eq!(names(&[]).len(), ALL.len());
+        let names = |servers: &[&Server]| -> Vec<_> { servers.iter().map(|server| server.name).collect() };
+        let few = chosen(&["null-e".into(), "amped-u".into(), "nginx".into()]).unwrap();
+        assert_eq!(names(&few), ["nginx", "amped-uring", "null-epoll"]);
+        assert_eq!(names(&before(&few).collect::<Vec<_>>()), ["before-uring"]);
+        let all = chosen(&[]).unwrap();
+        assert_eq!(all.len() + before(&all).count(), ALL.len());
         assert!(chosen(&["iis".into()]).is_err());
+        assert!(chosen(&["before".into()]).is_err(), "they come with amped's");
     }
 }

@@ -250,33 +250,40 @@ fn report(scenario: &Scenario, contestants: Vec<Contestant>, notes: Vec<String>)
             against(one, best, cost),
             against(one, best, |sample| sample.per_core_second),
             against(one, best, |sample| sample.per_machine_second),
+            against(one, server.before().and_then(|name| of(&name)), cost),
         ]
     };
+    let is_before = |one: &Contestant| one.server.role == Role::Before;
+    let columns = if contestants.iter().any(is_before) { COLUMNS } else { &COLUMNS[..COLUMNS.len() - 1] };
+    let row = |one: &Contestant| row(one).into_iter().take(columns.len()).collect();
     Report {
         scenario: scenario.name.to_owned(),
         about: scenario.about.to_owned(),
-        columns: vec![
-            "server",
-            "requests/s",
-            "per CPU-s",
-            "spread",
-            "MB per CPU-s",
-            "p50",
-            "p99",
-            "errors",
-            "peak MB",
-            "÷ null",
-            "÷ nginx",
-            "÷ best peer",
-            "by core",
-            "by machine",
-        ],
+        columns: columns.to_vec(),
         rows: contestants.iter().map(row).collect(),
         notes,
         in_turns: true,
     }
 }
 
+/// The last only where there is a binary from before.
+const COLUMNS: &[&str] = &[
+    "server",
+    "requests/s",
+    "per CPU-s",
+    "spread",
+    "MB per CPU-s",
+    "p50",
+    "p99",
+    "errors",
+    "peak MB",
+    "÷ null",
+    "÷ nginx",
+    "÷ best peer",
+    "by core",
+    "by machine",
+    "÷ before",
+];
 /// For the cores to be together, in a scenario.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// See `corpus::tail`.
