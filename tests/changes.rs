@@ -15,6 +15,7 @@ on_every_driver!(
     a_download_is_one_version_or_broken,
     a_window_is_one_version_or_broken,
     a_file_that_never_rests_is_never_torn,
+    an_answer_is_of_the_second_it_is_given_in,
 );
 on_every_thread!(a_file_is_seen_new_in_time);
 on_every_loop!(a_folder_is_seen_new_gone_and_back);
@@ -70,6 +71,39 @@ fn expect_soon(server: &Server, path: &str, status: u16, old: &[u8], new: &[u8])
         // One second by promise; the rest is for busy machines.
         assert!(start.elapsed() < Duration::from_secs(4), "{path}: the old version is still served");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whatever its length, and while somebody takes long to read the answer of an earlier second.
+fn an_answer_is_of_the_second_it_is_given_in(driver: Driver) {
+    let folder = Folder::on_disk();
+    let sizes = [100, 1900, 3000, 9000, 60_000];
+    sizes.iter().for_each(|size| _ = folder.put(format!("{size}.bin"), pattern(1, *size)));
+    let server = Server::serve(driver, folder.path());
+    let mut slow = server.connect_slowly();
+    slow.send(get("/60000.bin").repeat(20));
+    let mut client = server.connect();
+    // The answer to what is not there lies in no cache.
+    let mut date = |path: &str, body: &[u8]| {
+        let answer = client.get(path);
+        assert!(answer.body == body, "{path}");
+        answer.field("date").expect("a date").to_owned()
+    };
+    let mut dates = std::collections::BTreeSet::new();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2500) {
+        for size in sizes {
+            let before = date("/none", b"404 Not Found\n");
+            let its = date(&format!("/{size}.bin"), &pattern(1, size));
+            let after = date("/none", b"404 Not Found\n");
+            assert!(its == before || its == after, "{size}: {its}, not {before} or {after}");
+            dates.insert(its);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert!(dates.len() >= 3, "{dates:?}");
+    for _ in 0..20 {
+        assert!(slow.answer().body == pattern(1, 60_000));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use amped::observe::counters::Counters;
 use amped_runtime::sim::World;
+use amped_wire::semantics::date::format;
 
 use crate::response::Response;
 
@@ -100,6 +101,13 @@ impl Model {
             (What::File, 500) if disk_errors => return Ok(()),
             (What::File, 200 | 206 | 403 | 404 | 416) => {}
             _ => return wrong("not an answer to this"),
+        }
+        // The loop looks at the wall clock 20 times a second.
+        let is_then = |second| format(second) == *answer.date.as_bytes();
+        if let Some((first, last)) = world.wall_second(asked.at).zip(world.wall_second(world.now()))
+            && !(first - 1..=last).any(is_then)
+        {
+            return wrong(&format!("it is of {}", answer.date));
         }
         let window = match disk_errors || self.stale() != asked.stale {
             true => MINUTE + self.revalidate,

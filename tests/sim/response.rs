@@ -4,6 +4,7 @@
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
+    pub date: String,
     pub body: Vec<u8>,
     /// What the head says of the body's length.
     pub length: u64,
@@ -27,9 +28,7 @@ pub fn take(input: &mut Vec<u8>, head_only: bool) -> Result<Option<Response>, St
         if values.next().is_some() { Err(format!("{name} twice: {}", shown(input))) } else { Ok(value) }
     };
     let status = head.code.ok_or("no status")?;
-    if field("Date")?.is_none() {
-        return Err(format!("no Date: {}", shown(input)));
-    }
+    let date = field("Date")?.ok_or_else(|| format!("no Date: {}", shown(input)))?;
     if field("Transfer-Encoding")?.is_some() {
         return Err(format!("a coding nobody asked for: {}", shown(input)));
     }
@@ -48,7 +47,7 @@ pub fn take(input: &mut Vec<u8>, head_only: bool) -> Result<Option<Response>, St
     let (etag, content_range) = (field("ETag")?, field("Content-Range")?);
     let body = input[end..end + body].to_vec();
     input.drain(..end + body.len());
-    Ok(Some(Response { status, body, length, closes, etag, content_range }))
+    Ok(Some(Response { status, date, body, length, closes, etag, content_range }))
 }
 
 fn shown(input: &[u8]) -> String {

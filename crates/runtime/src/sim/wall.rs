@@ -30,6 +30,11 @@ impl World {
         (EPOCH + self.now).wrapping_add_signed(self.wall_step)
     }
 
+    /// The second since the Unix epoch that the wall clock showed at this moment of virtual time, if it has never been stepped.
+    pub fn wall_second(&self, at: u64) -> Option<u64> {
+        (self.wall_step == 0).then_some((EPOCH + at) / SECOND)
+    }
+
     /// A helper sleeps: its time is part of its job's.
     pub(crate) fn pause(&mut self, _: Duration) {}
 

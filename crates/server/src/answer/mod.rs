@@ -6,6 +6,7 @@ pub mod error_page;
 #[cfg(debug_assertions)]
 pub mod faults;
 pub mod files;
+pub mod opening;
 pub mod redirect;
 pub mod reply;
 

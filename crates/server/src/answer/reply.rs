@@ -38,7 +38,7 @@ pub struct Reply {
 /// Field lines, each with its CRLF, and the CRLF that ends a head.
 #[derive(Debug)]
 pub enum Head {
-    /// The first bytes of shared memory.
+    /// Of a file in memory: an opening (`super::opening`), field lines up to here, and the body behind them.
     Shared(Arc<[u8]>, usize),
     /// Made for this reply.
     Own(Vec<u8>),
@@ -49,6 +49,8 @@ pub enum Head {
 pub enum Body {
     /// None.
     Empty,
+    /// So many bytes, which lie behind a shared head.
+    Behind(usize),
     /// A range of shared memory.
     Shared(Arc<[u8]>, Range<usize>),
     /// Several pieces in order.
@@ -120,7 +122,7 @@ fn unconditional(entry: &Entry, query: Option<&[u8]>, pages: &ErrorPages, site: 
             status: Status::OK,
             head: Head::Shared(Arc::clone(&memory.bytes), memory.head),
             length: (memory.end - memory.head) as u64,
-            body: Body::Shared(Arc::clone(&memory.bytes), memory.head..memory.end),
+            body: Body::Behind(memory.end - memory.head),
             close: false,
             site,
         },

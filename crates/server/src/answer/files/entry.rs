@@ -1,17 +1,18 @@
 //! What memory knows of one path: a small file whole, a large one's facts, a folder, or that there is nothing.
 //!
-//! A small file's head and body are one allocation, ready to be sent; a hit touches this entry, that memory and nothing else.
+//! A small file's answer is one allocation, ready to be sent; a hit touches this entry, that memory and nothing else.
 //! A cached small file holds no descriptor.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use amped_runtime::disk::{Held, Mark, Root, Stamp};
 use amped_wire::h1::encode;
 use amped_wire::semantics::date;
 use amped_wire::status::Status;
 
+use super::super::opening;
 use super::super::reply::Piece;
 use super::shelf::{Key, OwnedKey};
 use super::transfer::Transfer;
@@ -23,6 +24,8 @@ pub struct Entry {
     content: Content,
     /// The loop's ticks (all loops of a process count alike) when this was last known to be right.
     confirmed: AtomicU64,
+    /// The low bits of the tick in which somebody last set out to write a new opening.
+    reopened: AtomicU32,
     /// What its folder held when it was last looked at (`Mark::pack`); 0: nobody watches.
     mark: AtomicU64,
     /// When that was, in ticks.
@@ -42,10 +45,10 @@ pub enum Content {
     Refused(Status),
 }
 
-/// A small file: field lines, empty line and body in one piece of memory.
+/// A small file: opening, field lines, empty line and body in one piece of memory.
 #[derive(Debug)]
 pub struct MemoryContent {
-    /// Head and body.
+    /// All of them; the opening of the second in which the file was last asked for, or an earlier one's, or none.
     pub bytes: Arc<[u8]>,
     /// Where the body begins.
     pub head: usize,
@@ -85,7 +88,14 @@ pub struct Representation {
 impl Entry {
     /// What `key` leads to, confirmed at `now` (ticks).
     pub fn new(key: OwnedKey, content: Content, now: u64) -> Self {
-        Self { key, content, confirmed: AtomicU64::new(now), mark: AtomicU64::new(0), looked: AtomicU64::new(0) }
+        Self {
+            key,
+            content,
+            confirmed: AtomicU64::new(now),
+            reopened: AtomicU32::new(now as u32),
+            mark: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+        }
     }
 
     /// The same in memory of its own size, where it lies in a buffer that is used over and over.
@@ -106,6 +116,24 @@ impl Entry {
     /// What the path leads to.
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// Whether an answer could be sent as it lies here if it began with `opening`, and somebody should see to that: once in a tick, since
+    /// whoever is being sent a file may keep others from it for long.
+    pub fn wants(&self, opening: &opening::Bytes, now: u64) -> bool {
+        let Content::Memory(memory) = &self.content else { return false };
+        !memory.bytes.starts_with(opening)
+            && self.reopened.load(Relaxed) != now as u32
+            && self.reopened.swap(now as u32, Relaxed) != now as u32
+    }
+
+    /// Lets answers begin with `opening`, unless somebody refers to the memory.
+    pub fn reopen(&mut self, opening: &opening::Bytes) {
+        if let Content::Memory(memory) = &mut self.content
+            && let Some(place) = Arc::get_mut(&mut memory.bytes).and_then(|bytes| bytes.first_chunk_mut())
+        {
+            *place = *opening;
+        }
     }
 
     /// Has the memory fetched that an answer will be sent from, as far as the processor would have to wait for it.

@@ -14,6 +14,7 @@ use amped_runtime::wall_time;
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
 
+use super::super::opening;
 use super::super::reply::field_lines;
 use super::entry::{Content, Entry, FileContent, MemoryContent, Representation};
 use crate::config::plan::{Action, Plan};
@@ -40,6 +41,8 @@ pub struct Manner<'a> {
     pub reading: Reading,
     /// Where to put a body, of which nobody knows yet whether it will be kept; memory of its own without.
     pub passing: Option<&'a Passing>,
+    /// What the answer is to begin with.
+    pub opening: &'a opening::Bytes,
 }
 
 /// Memory for bodies, used over and over: it stays in the processor's cache, which makes sending from it cheaper than from a fresh
@@ -112,7 +115,7 @@ impl Errand {
     pub fn run(&self, known: Option<&Entry>) -> Loaded {
         let Self { plan, root, id, path, strip } = self;
         let target = Target { plan, root, id: *id, path, strip: *strip };
-        let manner = Manner { reading: Reading::Wait, passing: None };
+        let manner = Manner { reading: Reading::Wait, passing: None, opening: &opening::BLANK };
         let load = || target.load(manner, known).expect("a reading that may wait has a result");
         // The loop makes room by ending idle connections; a helper has the time to wait for that, and for a file that changes too
         // fast to be read. What memory knows it goes on saying, so nobody needs to wait.
@@ -254,6 +257,7 @@ impl Target<'_> {
     ) -> io::Result<Option<(Arc<[u8]>, usize)>> {
         let size = representation.stamp.size;
         head.clear();
+        head.extend_from_slice(manner.opening);
         representation.put_head(head, representation.media_type.as_bytes(), size);
         let length = head.len() + size as usize;
         let read = |memory: &mut [u8]| {

@@ -36,6 +36,7 @@ pub use self::transfer::{Budget, Means, Transfer};
 use self::trust::Trust;
 use self::usage::UnderWay;
 pub use self::usage::Usage;
+use super::opening::{self, Opening};
 use crate::config::plan::{Action, DiskMode, Plan, Priority, Route, Site, Symlinks};
 use crate::observe::counters::Counters;
 use crate::overload::Gate;
@@ -55,6 +56,7 @@ pub struct Files {
     revalidate_ms: u64,
     trust: Trust,
     passing: Passing,
+    opening: Opening,
     gate: Rc<Gate>,
     usage: Arc<Usage>,
     /// See `note_reading`.
@@ -183,6 +185,7 @@ impl Files {
             revalidate_ms: plan.revalidate.as_millis() as u64,
             trust: Trust::new(watches, plan.revalidate.as_millis() as u64),
             passing: Passing::default(),
+            opening: Opening::default(),
             gate: Rc::clone(gate),
             usage: Arc::clone(usage),
             in_a_row: Cell::new(0),
@@ -216,7 +219,7 @@ impl Files {
         let key = Key { memory: self.roots.get(id).memory, path };
         let now = self.runtime.clock().ticks();
         self.recent.set(key.memory);
-        let Some(entry) = self.shelf.get(&key, now) else {
+        let Some(entry) = self.shelf.get_opened(&key, now, &self.opening()) else {
             self.counters.misses.add(1);
             if !self.gate.admits(priority) {
                 return Found::Refused;
@@ -235,6 +238,10 @@ impl Files {
             return Found::Now(entry);
         }
         self.read(id, strip, path, Some(entry), priority)
+    }
+
+    fn opening(&self) -> opening::Bytes {
+        self.opening.at(self.runtime.clock().unix_seconds())
     }
 
     /// Whether `foresee` would be of use.
@@ -261,7 +268,7 @@ impl Files {
         let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { self.without_waiting() };
-            let manner = Manner { reading, passing: Some(&self.passing) };
+            let manner = Manner { reading, passing: Some(&self.passing), opening: &self.opening() };
             let mark =
                 known.as_deref().and_then(|known| self.trust.prepare(&target, known, &self.runtime, &self.helpers));
             let load = || target.load(manner, known.as_deref());

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use self::shard::{Shard, cost};
 use self::sights::{Sight, Sights};
+use super::super::opening;
 use super::STALE_LIMIT_MS;
 use super::entry::{Content, Entry};
 use super::load::Loaded;
@@ -67,9 +68,22 @@ impl Shelf {
 
     /// The entry, if memory has one; `now` in the loop's ticks.
     pub fn get(&self, key: &Key<&[u8]>, now: u64) -> Option<Arc<Entry>> {
+        self.get_by(self.hasher.hash_one(key), key, now)
+    }
+
+    /// Likewise, with an answer that begins with `opening` if nobody refers to it.
+    pub fn get_opened(&self, key: &Key<&[u8]>, now: u64, opening: &opening::Bytes) -> Option<Arc<Entry>> {
         let hash = self.hasher.hash_one(key);
-        let shard = self.part(hash).read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(hash, |entry| entry.is_of(key), now as u32)
+        let entry = self.get_by(hash, key, now)?;
+        if !entry.wants(opening, now) {
+            return Some(entry);
+        }
+        drop(entry);
+        // Nobody waits for a lock here: what is not opened is copied.
+        if let Ok(mut shard) = self.part(hash).try_write() {
+            shard.reopen(hash, opening);
+        }
+        self.get_by(hash, key, now)
     }
 
     /// Whether there is more in it than the processor has at hand.
@@ -112,6 +126,11 @@ impl Shelf {
     /// Entries kept.
     pub fn entries(&self) -> usize {
         self.entries.load(Relaxed)
+    }
+
+    fn get_by(&self, hash: u64, key: &Key<&[u8]>, now: u64) -> Option<Arc<Entry>> {
+        let shard = self.part(hash).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(hash, |entry| entry.is_of(key), now as u32)
     }
 
     fn take(&self, key: &Key<&[u8]>, content: Content, was_kept: bool, now: u64) -> Arc<Entry> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use smallvec::SmallVec;
 
+use super::super::super::opening;
 use super::super::entry::Entry;
 use super::since;
 use super::table::{Place, Table};
@@ -58,6 +59,15 @@ impl Shard {
             of.hits.store(hits + 1, Relaxed);
         }
         Some(Arc::clone(&place.entry))
+    }
+
+    /// Lets answers from the entry with this hash begin with `opening`, unless somebody refers to it.
+    pub fn reopen(&mut self, hash: u64, opening: &opening::Bytes) {
+        if let Some(place) = self.table.get_mut(hash)
+            && let Some(entry) = Arc::get_mut(&mut place.entry)
+        {
+            entry.reopen(opening);
+        }
     }
 
     /// Has the first line fetched that a search for this hash will look at.

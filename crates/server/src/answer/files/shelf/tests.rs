@@ -5,6 +5,7 @@ use amped_wire::status::Status;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
+use super::super::super::opening::{self, Opening};
 use super::super::entry::{MemoryContent, Representation};
 use super::*;
 
@@ -130,6 +131,31 @@ fn what_is_kept_leaves_the_buffer_it_was_read_into() {
     let Content::Memory(memory) = entry.content() else { panic!("{entry:?}") };
     assert_eq!(*memory.bytes, buffer[..100]);
     assert_eq!(Arc::strong_count(&buffer), 1);
+}
+
+#[test]
+fn an_answer_is_opened_once_a_second_while_nobody_refers_to_it() {
+    let shelf = Shelf::new(1 << 20);
+    let opening = Opening::default();
+    let bytes: Arc<[u8]> = [&opening::BLANK[..], b"\r\nbody"].concat().into();
+    shelf.keep(&key("/a"), file_in(bytes.len(), bytes), None, 0);
+    let ask = |second: u64, now: u64| -> (Arc<[u8]>, bool) {
+        let entry = shelf.get_opened(&key("/a"), now, &opening.at(second)).expect("it is kept");
+        let Content::Memory(memory) = entry.content() else { panic!("{entry:?}") };
+        assert!(memory.bytes.ends_with(b"\r\nbody"));
+        (Arc::clone(&memory.bytes), memory.bytes.starts_with(&opening.at(second)))
+    };
+    let (sent, is_open) = ask(7, 1);
+    assert!(is_open);
+    let before = sent.to_vec();
+    // Somebody is being sent it: he gets what he was promised, and nobody tries again in the same tick.
+    assert!(!ask(8, 1000).1);
+    assert_eq!(*sent, before);
+    drop(sent);
+    assert!(!ask(8, 1000).1);
+    assert!(ask(8, 1001).1);
+    assert!(ask(8, 1001).1);
+    assert!(shelf.get_opened(&key("/b"), 1001, &opening.at(8)).is_none());
 }
 
 #[test]
