@@ -31,6 +31,7 @@ pub struct Watches {
     inotify: OwnedFd,
     mounts: File,
     /// For each place on the books the version of what its folder holds; 0: nobody tells.
+    /// As many as there may be.
     versions: Box<[AtomicU32]>,
     next: AtomicU32,
     count: AtomicUsize,
@@ -93,7 +94,7 @@ impl Watches {
         Ok(Self {
             inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             mounts: File::open("/proc/self/mountinfo")?,
-            versions: (0..MOST).map(|_| AtomicU32::new(0)).collect(),
+            versions: (0..most(std::fs::read_to_string(LIMIT).ok().as_deref())).map(|_| AtomicU32::new(0)).collect(),
             next: AtomicU32::new(0),
             count: AtomicUsize::new(0),
             books: Mutex::default(),
@@ -163,7 +164,7 @@ impl Watches {
         }
         // Network file systems do not tell, and overlays not of their layers.
         let can_tell = root.mount().ability() != Ability::None;
-        if !can_tell || self.count() >= MOST {
+        if !can_tell || self.count() >= self.versions.len() {
             return Watch::Off;
         }
         let (now, wanted) = (Instant::now(), books.wanted.entry(root.identity()).or_default());
@@ -180,8 +181,9 @@ impl Watches {
     /// Watches `folder` and all that lead to it. May wait for the disk: for helpers.
     ///
     /// # Errors
-    /// What openat2(2) or inotify_add_watch(2) says: a link on the way, no right to read the folder, no watches left
-    /// (`fs.inotify.max_user_watches`). `WouldBlock` while another helper adds one. The folder is wanted again after a while.
+    /// What openat2(2) or inotify_add_watch(2) says: a link on the way, no right to read the folder; ENOSPC when this user has no watches
+    /// left (`fs.inotify.max_user_watches`), EDQUOT when there are as many folders as there may be. `WouldBlock` while another helper
+    /// adds one. The folder is wanted again after a while.
     pub fn add(&self, root: &Root, folder: &[u8]) -> io::Result<()> {
         let Ok(_alone) = self.adding.try_lock() else {
             self.books().wanted.entry(root.identity()).or_default().remove(folder);
@@ -211,7 +213,7 @@ impl Watches {
         let watch = inotify::add_watch(&self.inotify, &name, CHANGES)?;
         let place = Place { root: root.identity(), path: path.into(), watch };
         let Some(number) = self.enter(&mut self.books(), place) else {
-            return Err(Errno::NOSPC.into());
+            return Err(Errno::DQUOT.into());
         };
         // The folder may have been watched for another root, and no longer: from here on it is on the books, and nobody ends its watch unasked.
         let again = inotify::add_watch(&self.inotify, &name, CHANGES).unwrap_or(-1);
@@ -261,7 +263,7 @@ impl Watches {
     /// Puts a folder on the books, of which nobody tells yet.
     fn enter(&self, books: &mut Books, place: Place) -> Option<u32> {
         let free = books.places.iter().position(Option::is_none);
-        let number = free.or((books.places.len() < MOST).then_some(books.places.len()));
+        let number = free.or((books.places.len() < self.versions.len()).then_some(books.places.len()));
         let Some(number) = number else {
             if !books.of_watch.contains_key(&place.watch) {
                 let _ = inotify::remove_watch(&self.inotify, place.watch);
@@ -378,7 +380,14 @@ const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
-/// Folders at one time; each costs the kernel about 1 KB. Files of others are looked at as if there were no watches.
+/// Folders at one time, of a user who may have so many watches: half of them, as he may have other programs that watch (8,192 were all on
+/// kernels before 5.11). Files of other folders are looked at as if there were no watches.
+fn most(limit: Option<&str>) -> usize {
+    limit.and_then(|limit| limit.trim().parse::<usize>().ok()).map_or(MOST, |limit| (limit / 2).min(MOST))
+}
+
+const LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
+/// Each costs the kernel about 1 KB.
 const MOST: usize = 8192;
 /// A folder that could not be watched, or is no longer, is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -523,6 +532,22 @@ mod tests {
         stage.expect_fallen(last, "removed");
         assert!(stage.watcher.watches().add(&stage.root, b"a/b").is_err());
         wait_until("the root alone is on the books", || stage.watcher.watches().count() == 1);
+    }
+
+    #[test]
+    fn others_keep_half_of_the_watches() {
+        assert_eq!(most(Some("8192\n")), 4096);
+        assert_eq!([most(None), most(Some("many")), most(Some("1048576\n"))], [MOST; 3]);
+        assert_eq!([most(Some("1")), most(Some("0"))], [0; 2]);
+        let stage = Stage::new();
+        let mut few = Watches::open().expect("inotify");
+        few.versions = few.versions.into_iter().take(2).collect();
+        few.add(&stage.root, b"a").expect("a folder and the root");
+        assert_eq!(
+            few.add(&stage.root, b"a/b").map_err(|error| error.raw_os_error()),
+            Err(Some(Errno::DQUOT.raw_os_error()))
+        );
+        assert_eq!((few.watch(&stage.root, b"a/b"), few.count()), (Watch::Off, 2));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Trust is given by a look on the loop that finds an entry as it was, if the file's folder is watched and the way there holds nothing that
 //! a watch cannot see. It ends with the first change in the folder, and after `TRUSTED_MS` in any case: a watch does not see everything.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Once};
 
-use amped_runtime::Runtime;
 use amped_runtime::disk::{Class, Helpers, Mark, Watch, Watches};
+use amped_runtime::{Runtime, warn};
 
 use super::entry::Entry;
 use super::load::Target;
@@ -44,8 +45,12 @@ impl Trust {
                 let (watches, root, folder) = (Arc::clone(watches), Arc::clone(target.root), Box::<[u8]>::from(folder));
                 // Whatever the reason may be that it cannot be watched: then its files are looked at, as they would be without watches.
                 let job = helpers
-                    .submit_in(super::folder(target.root), Class::Urgent, move || drop(watches.add(&root, &folder)));
-                runtime.spawn(async move { _ = job.await });
+                    .submit_in(super::folder(target.root), Class::Sheddable, move || watches.add(&root, &folder));
+                runtime.spawn(async move {
+                    if let Ok(Err(error)) = job.await {
+                        say_once(&error);
+                    }
+                });
             }
         }
         None
@@ -59,9 +64,20 @@ impl Trust {
     }
 }
 
+/// What somebody may want to do something about.
+fn say_once(error: &io::Error) {
+    static SAID: Once = Once::new();
+    if error.raw_os_error() == Some(NO_WATCHES_LEFT) {
+        SAID.call_once(|| warn!("amped: some folders are not watched, their files are looked at instead: {WHY}"));
+    }
+}
+
 fn folder_of(relative: &[u8]) -> &[u8] {
     relative.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &relative[..slash])
 }
 
+const NO_WATCHES_LEFT: i32 = 28;
+const WHY: &str =
+    "this user has no inotify watches left; `sysctl fs.inotify.max_user_watches` tells and sets how many there may be";
 /// For what a watch does not see: stores to mapped memory, and writes that do not go by the file's name.
 const TRUSTED_MS: u64 = 300_000;
