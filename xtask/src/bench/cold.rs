@@ -4,7 +4,7 @@
 
 use std::io::Result;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cgroup::{Scarce, drop_caches};
 use super::load::{Load, Outcome};
@@ -62,16 +62,20 @@ struct Sample {
     alone: Outcome,
     beside: Outcome,
     mixed: Outcome,
+    /// What making the others' load took of the load's core, which the probe's client had for itself before.
+    shared: f64,
     longest_turn: Option<Turn>,
 }
 
-/// What amped says of its longest turn: how long it took, how much of that the processor worked for it, and how often it was
-/// taken away, and what it was doing. The rest of a turn that has not blocked is time of others on the same core, or of another guest.
+/// What amped says of its longest turn: how long it took, how much of that the processor worked for it, how often it was taken away, how
+/// often the loop slept (once or twice may be its wait for events just before), and what it was doing. The rest of a turn that was neither
+/// preempted nor blocked is another guest's.
 #[derive(Clone, Debug, PartialEq)]
 struct Turn {
     took_ms: f64,
     worked_ms: f64,
     preempted: u64,
+    blocked: u64,
     doing: String,
 }
 
@@ -113,10 +117,12 @@ fn measure(bench: &Bench, server: &'static Server, site: &Site, round: u32) -> R
     };
     let mixed = mixed.start()?;
     sleep(Duration::from_secs(u64::from(LEAD)));
+    let (began, cpu_before) = (Instant::now(), mixed.cpu_seconds());
     let beside = probe(long).run()?;
+    let shared = (mixed.cpu_seconds() - cpu_before) / began.elapsed().as_secs_f64();
     let mixed = mixed.wait()?;
     let said = running.stop();
-    Ok(Sample { alone, beside, mixed, longest_turn: longest_turn(&said) })
+    Ok(Sample { alone, beside, mixed, shared, longest_turn: longest_turn(&said) })
 }
 
 /// From amped's closing summary: `longest turn 1.234 ms (0.567 ms on the processor, 3 times preempted; ...`.
@@ -124,12 +130,14 @@ fn longest_turn(said: &str) -> Option<Turn> {
     let (_, after) = said.rsplit_once("longest turn ")?;
     let (took, after) = after.split_once(" ms (")?;
     let (worked, after) = after.split_once(" ms on the processor, ")?;
-    let (preempted, after) = after.split_once(" times preempted")?;
-    let doing = after.split(')').next()?.trim_start_matches("; ").to_owned();
+    let (preempted, after) = after.split_once(" times preempted, ")?;
+    let (blocked, after) = after.split_once(" times blocked; ")?;
+    let doing = after.split(')').next()?.to_owned();
     Some(Turn {
         took_ms: took.parse().ok()?,
         worked_ms: worked.parse().ok()?,
         preempted: preempted.parse().ok()?,
+        blocked: blocked.parse().ok()?,
         doing,
     })
 }
@@ -150,12 +158,15 @@ fn report(rows: &[Row], notes: Vec<String>) -> Report {
             millis(row.median(|sample| sample.beside.p50_ms)),
             millis(row.median(|sample| sample.beside.p99_ms)),
             ratio(beside, Some(alone)),
+            format!("{:.0}%", row.median(|sample| sample.shared) * 100.0),
             count(mixed(row)),
             millis(row.median(|sample| sample.mixed.p50_ms)),
             ratio(mixed(row), best),
             errors.to_string(),
             row.longest_turn().map_or("–".into(), |turn| millis(turn.took_ms)),
-            row.longest_turn().map_or("–".into(), |turn| format!("{}, {}", millis(turn.worked_ms), turn.preempted)),
+            row.longest_turn().map_or("–".into(), |turn| {
+                format!("{}, {}, {}", millis(turn.worked_ms), turn.preempted, turn.blocked)
+            }),
         ]
     };
     Report {
@@ -172,12 +183,13 @@ fn report(rows: &[Row], notes: Vec<String>) -> Report {
             "probe p50",
             "probe p99",
             "probe ÷ alone",
+            "load's core shared",
             "mixed/s",
             "mixed p50",
             "mixed ÷ best",
             "errors",
             "longest turn",
-            "on the processor, preempted",
+            "on the processor, preempted, blocked",
         ],
         rows: rows.iter().filter(|row| !row.samples.is_empty()).map(cells).collect(),
         notes,
@@ -203,11 +215,17 @@ mod tests {
 
     #[test]
     fn the_last_longest_turn_counts() {
-        let said = "longest turn 9.0 ms (8.0 ms on the processor, 0 times preempted; 1 tasks)\nclosing\n120 requests, \
-                    longest turn 1.234 ms (0.5 ms on the processor, 3 times preempted; 2 tasks; accept: 0.1 ms)\n";
+        let said = "longest turn 9.0 ms (8.0 ms on the processor, 0 times preempted, 0 times blocked; 1 tasks)\nclosing\n120 requests, \
+                    longest turn 1.234 ms (0.5 ms on the processor, 3 times preempted, 1 times blocked; 2 tasks; accept: 0.1 ms)\n";
         assert_eq!(
             longest_turn(said),
-            Some(Turn { took_ms: 1.234, worked_ms: 0.5, preempted: 3, doing: "2 tasks; accept: 0.1 ms".into() })
+            Some(Turn {
+                took_ms: 1.234,
+                worked_ms: 0.5,
+                preempted: 3,
+                blocked: 1,
+                doing: "2 tasks; accept: 0.1 ms".into()
+            })
         );
         assert_eq!(longest_turn("nothing"), None);
     }

@@ -5,6 +5,7 @@ use std::io::{Error, Result};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use super::meter::Family;
 use super::report::median;
 use crate::root;
 
@@ -46,6 +47,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Seconds of processor time it has taken so far.
+    pub fn cpu_seconds(&self) -> f64 {
+        Family::of(self.child.id()).cpu_seconds()
+    }
+
     pub fn wait(self) -> Result<Outcome> {
         let output = self.child.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);

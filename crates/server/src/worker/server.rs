@@ -367,8 +367,8 @@ impl Status {
         let longest = worst.map_or("no turn".to_owned(), |worst| {
             let [took, worked, step] = [worst.took, worst.processor, worst.step.1].map(|time| time.as_secs_f64() * 1e3);
             format!(
-                "longest turn {took:.3} ms ({worked:.3} ms on the processor, {} times preempted; {} tasks; {}: {step:.3} ms)",
-                worst.preempted, worst.tasks, worst.step.0
+                "longest turn {took:.3} ms ({worked:.3} ms on the processor, {} times preempted, {} times blocked; {} tasks; {}: {step:.3} ms)",
+                worst.preempted, worst.blocked, worst.tasks, worst.step.0
             )
         });
         format!("served {} requests, {} bytes; {longest}", sum("requests"), sum("bytes_sent"))
