@@ -1,6 +1,6 @@
 //! A reply as data: status, field lines, body. The conversation adds Date and Connection and sends it.
 //!
-//! Most replies are a cached entry's own head and body: two references, no copy, no formatting.
+//! Most replies are a cached entry's memory, which is the whole answer: a reference, no copy, no formatting.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -38,8 +38,8 @@ pub struct Reply {
 /// Field lines, each with its CRLF, and the CRLF that ends a head.
 #[derive(Debug)]
 pub enum Head {
-    /// Of a file in memory: an opening (`super::opening`), field lines up to here, and the body behind them.
-    Shared(Arc<[u8]>, usize),
+    /// All of a 200 from memory: an opening (`super::opening`), field lines, and in this range the body.
+    Whole(Arc<[u8]>, Range<usize>),
     /// Made for this reply.
     Own(Vec<u8>),
 }
@@ -47,10 +47,8 @@ pub enum Head {
 /// A reply's body.
 #[derive(Debug)]
 pub enum Body {
-    /// None.
+    /// None, or behind its head.
     Empty,
-    /// So many bytes, which lie behind a shared head.
-    Behind(usize),
     /// A range of shared memory.
     Shared(Arc<[u8]>, Range<usize>),
     /// Several pieces in order.
@@ -120,9 +118,9 @@ fn unconditional(entry: &Entry, query: Option<&[u8]>, pages: &ErrorPages, site: 
     match entry.content() {
         Content::Memory(memory) => Reply {
             status: Status::OK,
-            head: Head::Shared(Arc::clone(&memory.bytes), memory.head),
+            head: Head::Whole(Arc::clone(&memory.bytes), memory.head..memory.end),
             length: (memory.end - memory.head) as u64,
-            body: Body::Behind(memory.end - memory.head),
+            body: Body::Empty,
             close: false,
             site,
         },

@@ -377,6 +377,7 @@ impl Busy {
         if !manner.keep_alive {
             self.items.clear();
         }
+        manner.is_followed = !self.items.is_empty();
         count(context, &reply);
         let clock = context.runtime().clock();
         if let Some(sample) = sample {

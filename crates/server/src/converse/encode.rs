@@ -1,8 +1,8 @@
 //! From a reply to bytes in the send queue.
 //!
-//! Status, Server and Date of the usual 200 are rendered once a second; a cached head is copied behind them. Small bodies are
-//! copied too: one contiguous piece leaves with a plain send, which costs the kernel less than two pieces and us less than the
-//! bookkeeping. Larger ones are shared.
+//! A usual answer from memory leaves alone and as it lies there, if that is of this second (`opening`): one piece, which leaves with a plain
+//! send, and nothing is copied. Otherwise small bodies are copied behind their heads: one contiguous piece costs the kernel less than
+//! two, and us less than the bookkeeping. Larger ones are shared.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Manner {
     pub say_keep_alive: bool,
     /// The answer has a head only.
     pub head_only: bool,
+    /// Another request has come behind it: their answers leave together.
+    pub is_followed: bool,
 }
 
 impl Manner {
@@ -37,12 +39,13 @@ impl Manner {
             keep_alive: request.keep_alive,
             say_keep_alive: request.keep_alive && request.version == Version::Http10,
             head_only: request.method == Method::Head,
+            is_followed: false,
         }
     }
 
     /// The manner of a connection's last words.
     pub fn last() -> Self {
-        Self { keep_alive: false, say_keep_alive: false, head_only: false }
+        Self { keep_alive: false, say_keep_alive: false, head_only: false, is_followed: false }
     }
 
     /// Whether the head says nothing of the connection: it goes on, as HTTP/1.1 takes for granted (RFC 9112 section 9.3).
@@ -56,12 +59,9 @@ impl CommonHead {
     pub fn put(&self, queue: &mut SendQueue, reply: Reply, manner: Manner, clock: &Clock) -> Option<Vec<Piece>> {
         let opening = self.0.at(clock.unix_seconds());
         match (reply.head, reply.body) {
-            (Head::Shared(memory, head), body) => {
-                let end = match body {
-                    Body::Behind(length) if !manner.head_only => head + length,
-                    _ => head,
-                };
-                put_memory(queue, &memory, head..end, manner, &opening);
+            (Head::Whole(memory, body), _) => {
+                let body = if manner.head_only { body.start..body.start } else { body };
+                put_memory(queue, &memory, body, manner, &opening);
                 None
             }
             (Head::Own(head), body) => {
@@ -75,7 +75,9 @@ impl CommonHead {
 
 /// A file in memory, with a body that may be left away: as it lies there if it begins with what is to be said now.
 fn put_memory(queue: &mut SendQueue, memory: &Arc<[u8]>, body: Range<usize>, manner: Manner, opening: &opening::Bytes) {
-    let is_alone = queue.is_empty() && body.end > COPIED_ALONE;
+    // A buffer that others wait for (`Passing`) is larger than what it holds, and copied from if that sets it free at once.
+    let is_kept = memory.len() == body.end;
+    let is_alone = is_kept && body.end > opening::WORTHLESS && queue.is_empty() && !manner.is_followed;
     if (is_alone || body.len() > COPIED) && manner.is_usual() && memory.starts_with(opening) {
         return queue.share(memory, 0..body.end);
     }
@@ -104,8 +106,7 @@ fn put_head(out: &mut Vec<u8>, status: Status, manner: Manner, opening: &opening
 
 fn put_body(queue: &mut SendQueue, body: Body) -> Option<Vec<Piece>> {
     match body {
-        // Behind a shared head only.
-        Body::Empty | Body::Behind(_) => None,
+        Body::Empty => None,
         Body::Shared(memory, range) if range.len() <= COPIED => {
             queue.own().extend_from_slice(&memory[range]);
             None
@@ -121,15 +122,12 @@ fn put_body(queue: &mut SendQueue, body: Body) -> Option<Vec<Piece>> {
 /// Bodies up to this size are copied into the queue instead of being shared: at 4.5 KB the plain send of one piece saves 5 to
 /// 10% of the whole request against a vectored send of two.
 const COPIED: usize = 8192;
-/// An answer that leaves alone and as it lies in memory is one piece too: up to this size copying it costs no more than to count the
-/// references.
-const COPIED_ALONE: usize = 2048;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const USUAL: Manner = Manner { keep_alive: true, say_keep_alive: false, head_only: false };
+    const USUAL: Manner = Manner { keep_alive: true, say_keep_alive: false, head_only: false, is_followed: false };
     const HEAD: &[u8] = b"Content-Type: text/plain\r\n\r\n";
 
     /// A file in memory with so large a body, ready for this second.
@@ -144,9 +142,8 @@ mod tests {
         let (own, length) = (queue.own().len(), queue.len());
         let references = Arc::strong_count(memory);
         put_memory(queue, memory, body.clone(), manner, &Opening::default().at(7));
-        let is_shared = Arc::strong_count(memory) > references;
-        assert!(queue.len() - length >= memory.len() - if manner.head_only { 0 } else { memory.len() - body.end });
-        (queue.own().len() - own, is_shared)
+        assert!(queue.len() - length >= body.end);
+        (queue.own().len() - own, Arc::strong_count(memory) > references)
     }
 
     #[test]
@@ -156,6 +153,9 @@ mod tests {
         }
         let small = memory(7, 1000);
         assert_eq!(put(&mut SendQueue::default(), &small, USUAL), (small.0.len(), false), "copying is as cheap");
+        let (file, body) = memory(7, 4000);
+        let passing = [&file[..], &[0; 9000]].concat().into();
+        assert_eq!(put(&mut SendQueue::default(), &(passing, body), USUAL), (file.len(), false), "others wait for it");
     }
 
     #[test]
@@ -175,12 +175,14 @@ mod tests {
     #[test]
     fn answers_that_leave_together_are_one_piece_unless_they_are_large() {
         let mut queue = SendQueue::default();
-        let small = memory(7, 100);
-        put(&mut queue, &small, USUAL);
         let file = memory(7, 4000);
-        assert_eq!(put(&mut queue, &file, USUAL), (file.0.len(), false));
+        let followed = Manner { is_followed: true, ..USUAL };
+        assert_eq!(put(&mut queue, &file, followed), (file.0.len(), false));
+        let small = memory(7, 100);
+        put(&mut queue, &small, followed);
+        assert_eq!(put(&mut queue, &file, USUAL), (file.0.len(), false), "not the first");
         assert_eq!(put(&mut queue, &memory(7, 60_000), USUAL), (0, true));
         assert_eq!(put(&mut queue, &small, USUAL), (small.0.len(), false));
-        assert_eq!(queue.len(), 2 * small.0.len() + file.0.len() + memory(7, 60_000).0.len());
+        assert_eq!(queue.len(), 2 * small.0.len() + 2 * file.0.len() + memory(7, 60_000).0.len());
     }
 }

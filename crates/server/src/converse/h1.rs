@@ -189,7 +189,8 @@ fn turn(context: &Rc<Context>, stream: &Stream, chunk: &[u8], task: &mut Task<'_
         }
         let mut manner = Manner::of(&request);
         // What has come already is answered, whatever is to become of the connection then.
-        manner.keep_alive &= head < input.len() || context.keeps_alive();
+        manner.is_followed = head < input.len();
+        manner.keep_alive &= manner.is_followed || context.keeps_alive();
         match context.answer(&request, stream) {
             Answer::Ready(reply) if !reply.close && !matches!(reply.body, Body::Pieces(_)) => {
                 super::busy::count(context, &reply);

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use amped_runtime::disk::{Held, Mark, Root, Stamp};
 use amped_wire::h1::encode;
@@ -24,8 +24,8 @@ pub struct Entry {
     content: Content,
     /// The loop's ticks (all loops of a process count alike) when this was last known to be right.
     confirmed: AtomicU64,
-    /// The low bits of the tick in which somebody last set out to write a new opening.
-    reopened: AtomicU32,
+    /// The tick in which somebody last set out to write a new opening.
+    reopened: AtomicU64,
     /// What its folder held when it was last looked at (`Mark::pack`); 0: nobody watches.
     mark: AtomicU64,
     /// When that was, in ticks.
@@ -92,7 +92,7 @@ impl Entry {
             key,
             content,
             confirmed: AtomicU64::new(now),
-            reopened: AtomicU32::new(now as u32),
+            reopened: AtomicU64::new(now),
             mark: AtomicU64::new(0),
             looked: AtomicU64::new(0),
         }
@@ -122,9 +122,11 @@ impl Entry {
     /// whoever is being sent a file may keep others from it for long.
     pub fn wants(&self, opening: &opening::Bytes, now: u64) -> bool {
         let Content::Memory(memory) = &self.content else { return false };
-        !memory.bytes.starts_with(opening)
-            && self.reopened.load(Relaxed) != now as u32
-            && self.reopened.swap(now as u32, Relaxed) != now as u32
+        memory.end > opening::WORTHLESS
+            && !memory.bytes.starts_with(opening)
+            // Most who are late are not even the first to see it: what would not change is not written.
+            && self.reopened.load(Relaxed) < now
+            && self.reopened.fetch_max(now, Relaxed) < now
     }
 
     /// Lets answers begin with `opening`, unless somebody refers to the memory.

@@ -45,7 +45,7 @@ pub struct Manner<'a> {
     pub opening: &'a opening::Bytes,
 }
 
-/// Memory for bodies, used over and over: it stays in the processor's cache, which makes sending from it cheaper than from a fresh
+/// Memory for answers with their bodies, used over and over: it stays in the processor's cache, which makes sending from it cheaper than from a fresh
 /// allocation by as much as opening the file costs. What the cache keeps is copied out of it.
 #[derive(Debug, Default)]
 pub struct Passing(RefCell<Vec<Arc<[u8]>>>);
@@ -247,7 +247,7 @@ impl Target<'_> {
         Ok(self.read_body(reading, file, &mut again)? && again == body)
     }
 
-    /// Head and body in one piece of memory, and where the body begins; `None` when the file ended early.
+    /// Opening, head and body in one piece of memory, and where the body begins; `None` when the file ended early.
     fn read_whole(
         &self,
         manner: Manner<'_>,

@@ -219,7 +219,7 @@ impl Files {
         let key = Key { memory: self.roots.get(id).memory, path };
         let now = self.runtime.clock().ticks();
         self.recent.set(key.memory);
-        let Some(entry) = self.shelf.get_opened(&key, now, &self.opening()) else {
+        let Some(entry) = self.shelf.get(&key, now, &self.opening()) else {
             self.counters.misses.add(1);
             if !self.gate.admits(priority) {
                 return Found::Refused;

@@ -10,7 +10,7 @@ mod table;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
@@ -66,24 +66,23 @@ impl Shelf {
         }
     }
 
-    /// The entry, if memory has one; `now` in the loop's ticks.
-    pub fn get(&self, key: &Key<&[u8]>, now: u64) -> Option<Arc<Entry>> {
-        self.get_by(self.hasher.hash_one(key), key, now)
-    }
-
-    /// Likewise, with an answer that begins with `opening` if nobody refers to it.
-    pub fn get_opened(&self, key: &Key<&[u8]>, now: u64, opening: &opening::Bytes) -> Option<Arc<Entry>> {
+    /// The entry, if memory has one; `now` in the loop's ticks. Its answer begins with `opening` if that is worth anything and nobody
+    /// else refers to it.
+    pub fn get(&self, key: &Key<&[u8]>, now: u64, opening: &opening::Bytes) -> Option<Arc<Entry>> {
         let hash = self.hasher.hash_one(key);
-        let entry = self.get_by(hash, key, now)?;
+        let part = self.part(hash);
+        let entry =
+            part.read().unwrap_or_else(PoisonError::into_inner).get(hash, |entry| entry.is_of(key), now as u32)?;
         if !entry.wants(opening, now) {
             return Some(entry);
         }
-        drop(entry);
-        // Nobody waits for a lock here: what is not opened is copied.
-        if let Ok(mut shard) = self.part(hash).try_write() {
-            shard.reopen(hash, opening);
-        }
-        self.get_by(hash, key, now)
+        // Nobody waits for others here: what has an older opening is copied.
+        let mut shard = match part.try_write() {
+            Ok(shard) => shard,
+            Err(TryLockError::Poisoned(shard)) => shard.into_inner(),
+            Err(TryLockError::WouldBlock) => return Some(entry),
+        };
+        Some(shard.reopen(hash, entry, opening))
     }
 
     /// Whether there is more in it than the processor has at hand.
@@ -126,11 +125,6 @@ impl Shelf {
     /// Entries kept.
     pub fn entries(&self) -> usize {
         self.entries.load(Relaxed)
-    }
-
-    fn get_by(&self, hash: u64, key: &Key<&[u8]>, now: u64) -> Option<Arc<Entry>> {
-        let shard = self.part(hash).read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(hash, |entry| entry.is_of(key), now as u32)
     }
 
     fn take(&self, key: &Key<&[u8]>, content: Content, was_kept: bool, now: u64) -> Arc<Entry> {

@@ -61,13 +61,16 @@ impl Shard {
         Some(Arc::clone(&place.entry))
     }
 
-    /// Lets answers from the entry with this hash begin with `opening`, unless somebody refers to it.
-    pub fn reopen(&mut self, hash: u64, opening: &opening::Bytes) {
-        if let Some(place) = self.table.get_mut(hash)
-            && let Some(entry) = Arc::get_mut(&mut place.entry)
-        {
+    /// Lets answers from `entry`, which was found by this hash, begin with `opening`, unless somebody else refers to it.
+    pub fn reopen(&mut self, hash: u64, entry: Arc<Entry>, opening: &opening::Bytes) -> Arc<Entry> {
+        let Some(place) = self.table.get_mut(hash).filter(|place| Arc::ptr_eq(&place.entry, &entry)) else {
+            return entry;
+        };
+        drop(entry);
+        if let Some(entry) = Arc::get_mut(&mut place.entry) {
             entry.reopen(opening);
         }
+        Arc::clone(&place.entry)
     }
 
     /// Has the first line fetched that a search for this hash will look at.
