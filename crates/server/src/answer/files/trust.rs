@@ -44,8 +44,9 @@ impl Trust {
             Watch::Wanted => {
                 let (watches, root, folder) = (Arc::clone(watches), Arc::clone(target.root), Box::<[u8]>::from(folder));
                 // Whatever the reason may be that it cannot be watched: then its files are looked at, as they would be without watches.
-                let job = helpers
-                    .submit_in(super::folder(target.root), Class::Sheddable, move || watches.add(&root, &folder));
+                // Urgent as looking at files that memory holds is: where the mount hangs, it takes no helper from those who read.
+                let job =
+                    helpers.submit_in(super::folder(target.root), Class::Urgent, move || watches.add(&root, &folder));
                 runtime.spawn(async move {
                     if let Ok(Err(error)) = job.await {
                         say_once(&error);
