@@ -30,8 +30,7 @@ use crate::process;
 pub struct Watches {
     inotify: OwnedFd,
     mounts: File,
-    /// For each place on the books the version of what its folder holds; 0: nobody tells.
-    /// As many as there may be.
+    /// For each place that there may be on the books the version of what its folder holds; 0: nobody tells.
     versions: Box<[AtomicU32]>,
     next: AtomicU32,
     count: AtomicUsize,

@@ -48,7 +48,7 @@ pub const AFTER_STATUS: usize = STATUS_LINE.len();
 /// For memory whose opening is yet to be written: no second's.
 pub const BLANK: Bytes = [b' '; LENGTH];
 /// Up to this size copying an answer costs no more than to count references to its memory.
-pub const WORTHLESS: usize = 2048;
+pub const COPIED_UP_TO: usize = 2048;
 /// An opening's bytes.
 pub const LENGTH: usize =
     STATUS_LINE.len() + "Server: amped\r\n".len() + "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n".len();

@@ -77,7 +77,7 @@ impl CommonHead {
 fn put_memory(queue: &mut SendQueue, memory: &Arc<[u8]>, body: Range<usize>, manner: Manner, opening: &opening::Bytes) {
     // A buffer that others wait for (`Passing`) is larger than what it holds, and copied from if that sets it free at once.
     let is_kept = memory.len() == body.end;
-    let is_alone = is_kept && body.end > opening::WORTHLESS && queue.is_empty() && !manner.is_followed;
+    let is_alone = is_kept && body.end > opening::COPIED_UP_TO && queue.is_empty() && !manner.is_followed;
     if (is_alone || body.len() > COPIED) && manner.is_usual() && memory.starts_with(opening) {
         return queue.share(memory, 0..body.end);
     }

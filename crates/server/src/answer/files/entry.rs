@@ -122,7 +122,7 @@ impl Entry {
     /// whoever is being sent a file may keep others from it for long.
     pub fn wants(&self, opening: &opening::Bytes, now: u64) -> bool {
         let Content::Memory(memory) = &self.content else { return false };
-        memory.end > opening::WORTHLESS
+        memory.end > opening::COPIED_UP_TO
             && !memory.bytes.starts_with(opening)
             // Most who are late are not even the first to see it: what would not change is not written.
             && self.reopened.load(Relaxed) < now

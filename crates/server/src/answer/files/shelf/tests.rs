@@ -142,7 +142,7 @@ fn what_is_kept_leaves_the_buffer_it_was_read_into() {
 fn an_answer_is_opened_once_a_second_while_nobody_refers_to_it() {
     let shelf = Shelf::new(1 << 20);
     let opening = Opening::default();
-    let bytes: Arc<[u8]> = [&opening::BLANK[..], &[b' '; opening::WORTHLESS], b"\r\nbody"].concat().into();
+    let bytes: Arc<[u8]> = [&opening::BLANK[..], &[b' '; opening::COPIED_UP_TO], b"\r\nbody"].concat().into();
     shelf.keep(&key("/a"), file_in(bytes.len(), bytes), None, 0);
     let ask = |second: u64, now: u64| -> (Arc<[u8]>, bool) {
         let entry = shelf.get(&key("/a"), now, &opening.at(second)).expect("it is kept");
