@@ -9,9 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-
-use crate::driver::Token;
+use crate::driver::{Token, timer_fd};
 use crate::runtime::Runtime;
 
 /// One alarm of one task.
@@ -27,9 +25,7 @@ impl Alarm {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub fn new(runtime: &Rc<Runtime>) -> io::Result<Self> {
-        use rustix::time::timerfd_create;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        let token = runtime.driver().attach(timer);
+        let token = runtime.driver().attach(timer_fd::create()?);
         let this = Self { runtime: Rc::clone(runtime), token };
         // Unknown counts as ready; a fresh timer is known not to be.
         this.runtime.driver().expect_not_readable(token);
@@ -44,7 +40,7 @@ impl Alarm {
         if delay.is_zero() {
             return Ok(());
         }
-        self.runtime.driver().with_fd(self.token, |timer| set(timer, delay))?;
+        self.runtime.driver().with_fd(self.token, |timer| timer_fd::set(timer, delay))?;
         loop {
             poll_fn(|context| self.runtime.driver().readable(self.token, context)).await?;
             // A report may be an earlier setting's, given up before its time: only the count says that time has passed.
@@ -64,14 +60,4 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         self.runtime.driver().close(self.token);
     }
-}
-
-fn set(timer: &OwnedFd, delay: Duration) -> io::Result<()> {
-    let value = Timespec {
-        tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(delay.subsec_nanos()),
-    };
-    let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-    rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
-    Ok(())
 }

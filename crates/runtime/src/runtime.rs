@@ -185,9 +185,9 @@ impl Runtime {
 
     fn wait(&self) -> io::Result<()> {
         // Tasks woken meanwhile get another turn, but events are looked at in between, without waiting.
-        let limit = executor::has_ready().then_some(Duration::ZERO);
+        let at_once = executor::has_ready();
         self.meter.beat();
-        self.driver().wait(limit)?;
+        self.driver().wait(at_once)?;
         self.meter.beat();
         if self.kind == driver::Kind::Sigio {
             self.meter.overflowed(self.driver().overflows());

@@ -114,6 +114,11 @@ impl Deadlines {
         self.sleepers.remove(token);
     }
 
+    /// The present, in ticks.
+    pub(super) fn now(&self) -> u64 {
+        self.now
+    }
+
     /// Milliseconds until something may be due.
     pub(super) fn next(&mut self) -> Option<u64> {
         if self.due.is_empty() { self.wheel.next() } else { Some(0) }

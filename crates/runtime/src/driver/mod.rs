@@ -23,6 +23,7 @@ mod sigio;
 mod sim;
 mod slots;
 mod source;
+pub(crate) mod timer_fd;
 mod traffic;
 mod uring;
 
@@ -51,6 +52,7 @@ pub(crate) use self::source::Flags;
 #[cfg(not(feature = "sim"))]
 use self::source::Flags;
 use self::source::{Source, wait};
+use self::timer_fd::WakeTimer;
 use self::uring::Uring;
 use crate::buffer::{Chunk, Pool, SendQueue};
 
@@ -168,6 +170,8 @@ pub(crate) struct Driver {
     engine: Engine,
     sources: Slots<Source>,
     deadlines: Deadlines,
+    /// `None` where a wait has a timeout instead.
+    timer: Option<WakeTimer>,
 }
 
 #[derive(Debug)]
@@ -208,11 +212,25 @@ impl Engine {
             Self::Readiness(_) | Self::Uring(_) | Self::Blocking(_) => 4,
         }
     }
+
+    /// Whether one more descriptor that waits costs a wait nothing.
+    fn reports_cheaply(&self) -> bool {
+        match self {
+            Self::Readiness(readiness) => matches!(readiness.selector, Selector::Epoll(_) | Selector::EpollLevel(_)),
+            Self::Uring(_) => true,
+            Self::Blocking(_) => false,
+        }
+    }
 }
 
 impl Driver {
     pub(crate) fn new(kind: Kind, now: u64) -> io::Result<Self> {
-        Ok(Self { engine: Engine::new(kind)?, sources: Slots::default(), deadlines: Deadlines::new(now) })
+        let mut sources = Slots::default();
+        let engine = Engine::new(kind)?;
+        // Without a descriptor to spare the timeout does as well.
+        let fd = engine.reports_cheaply().then(|| timer_fd::create().ok()).flatten();
+        let timer = fd.map(|fd| WakeTimer::new(sources.insert(Source::new(fd))));
+        Ok(Self { engine, sources, deadlines: Deadlines::new(now), timer })
     }
 
     /// Takes a non-blocking descriptor into care.
@@ -477,18 +495,37 @@ impl Driver {
         self.deadlines.forget_sleeper(token);
     }
 
-    /// Waits for events until `limit` at the longest, or the next deadline; `None` waits for whatever comes first.
-    pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<usize> {
-        let deadline = self.deadlines.next().map(Duration::from_millis);
-        let timeout = match (limit, deadline) {
-            (Some(limit), Some(deadline)) => Some(limit.min(deadline)),
-            (limit, deadline) => limit.or(deadline),
+    /// Waits for events until the next deadline, or not at all.
+    pub(crate) fn wait(&mut self, at_once: bool) -> io::Result<usize> {
+        let timeout = match self.deadlines.next() {
+            _ if at_once => Some(0),
+            Some(delay) if delay > 0 && self.rings_in(delay) => None,
+            delay => delay,
         };
+        let timeout = timeout.map(Duration::from_millis);
         match &mut self.engine {
             Engine::Readiness(readiness) => readiness.wait(&mut self.sources, timeout),
             Engine::Uring(uring) => uring.wait(&mut self.sources, timeout),
             Engine::Blocking(blocking) => blocking.wait(&mut self.sources, timeout),
         }
+    }
+
+    /// Sees to it that the timer rings in `delay` milliseconds or before; `false` when there is none that does.
+    fn rings_in(&mut self, delay: u64) -> bool {
+        let Some(timer) = &mut self.timer else { return false };
+        if !timer.must_be_set(self.deadlines.now() + delay) {
+            return true;
+        }
+        let Some(source) = self.sources.get_mut(timer.token) else { return false };
+        let set = timer_fd::set(&source.fd, Duration::from_millis(delay)).and_then(|()| match &mut self.engine {
+            Engine::Readiness(readiness) => readiness.expect(source, timer.token),
+            Engine::Uring(uring) => uring.expect(source, timer.token),
+            Engine::Blocking(_) => Err(io::ErrorKind::Unsupported.into()),
+        });
+        if set.is_err() {
+            timer.was_not_set();
+        }
+        set.is_ok()
     }
 
     /// What has come in this turn for connections that wait for it, `several` at least; a readiness driver receives it now.
@@ -507,11 +544,14 @@ impl Driver {
     /// Lets what is due by `now` (ticks) come up, as much of it as a turn may end (`most_ended`).
     pub(crate) fn expire(&mut self, now: u64) {
         self.deadlines.expire(&mut self.sources, now, self.engine.most_ended());
+        if let Some(timer) = &mut self.timer {
+            timer.advance(now);
+        }
     }
 
-    /// Descriptors in care, those that wait for a final completion included.
+    /// Descriptors in care, those that wait for a final completion included; the driver's own timer is not among them.
     pub(crate) fn len(&self) -> usize {
-        self.sources.len()
+        self.sources.len() - usize::from(self.timer.is_some())
     }
 
     /// Reports for descriptors that were closed meanwhile.
@@ -540,6 +580,9 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            self.close(timer.token);
+        }
         if let Engine::Uring(uring) = &mut self.engine
             && !uring.drain(&mut self.sources)
         {

@@ -69,8 +69,13 @@ impl Readiness {
             return Poll::Ready(Ok(()));
         }
         wait(&mut source.reader, context.waker());
-        self.arm(source, token, Flags::ARMED_READ)?;
+        self.expect(source, token)?;
         Poll::Pending
+    }
+
+    /// Has the wait end when the descriptor becomes readable.
+    pub(crate) fn expect(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
+        self.arm(source, token, Flags::ARMED_READ)
     }
 
     /// Sends until the queue is empty; pending when the socket is full.

@@ -235,12 +235,18 @@ impl Uring {
         if mem::take(&mut source.traffic.polling) && source.traffic.operations == 0 {
             return Poll::Ready(Ok(()));
         }
+        self.expect(source, token)?;
+        wait(&mut source.reader, context.waker());
+        Poll::Pending
+    }
+
+    /// Has the wait end when a descriptor that is used for nothing else becomes readable.
+    pub(crate) fn expect(&mut self, source: &mut Source, token: Token) -> io::Result<()> {
         if source.traffic.operations == 0 {
             let poll = opcode::PollAdd::new(fd(source), libc::POLLIN as u32).build();
             self.submit(source, token, Kind::Readable, poll)?;
         }
-        wait(&mut source.reader, context.waker());
-        Poll::Pending
+        Ok(())
     }
 
     /// Posts the queue: ready when it belongs to the operation (or has left already), pending while an earlier one is in flight.

@@ -20,6 +20,7 @@ on_every_driver!(
     nothing_is_lost_by_a_deadline,
     idle_streams_are_ended_and_busy_ones_not,
     sleepers_wake_in_order_and_not_early,
+    a_nearer_sleeper_does_not_wait_for_a_farther_one,
     waits_that_end_together_do_not_end_in_one_turn,
     sleepers_that_are_given_up_cost_nothing,
     a_sleep_for_ever_sleeps,
@@ -179,6 +180,18 @@ async fn sleepers_wake_in_order_and_not_early(runtime: Rc<Runtime>) {
         soon(&runtime, "every sleeper", task).await;
     }
     assert_eq!(*order.borrow(), [0, 10, 40, 63, 64, 65, 70, 100, 130]);
+}
+
+/// Each sleep begins after a wait for something else, for which the loop had prepared with a farther limit.
+async fn a_nearer_sleeper_does_not_wait_for_a_farther_one(runtime: Rc<Runtime>) {
+    for delay in [20, 5, 1, 30] {
+        soon(&runtime, "a thread", in_thread(|| std::thread::sleep(SHORT))).await;
+        let delay = Duration::from_millis(delay);
+        let began = Instant::now();
+        runtime.sleep(delay).await;
+        assert_not_early(began, delay);
+        assert!(began.elapsed() < Duration::from_secs(1), "{delay:?} took {:?}", began.elapsed());
+    }
 }
 
 /// Whoever is served meanwhile waits for a few of them, not for all.
