@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::cgroup::{Scarce, drop_caches};
+use super::cores::{Cores, PATIENCE};
 use super::load::{Load, Outcome};
 use super::peers::Role;
 use super::report::{Report, count, median, millis, ratio};
@@ -28,10 +29,13 @@ pub fn run(bench: &Bench) -> Result<Option<Report>> {
     let servers = bench.servers.iter().filter(|server| server.role != Role::Null);
     let mut rows: Vec<Row> = servers.map(|server| Row::new(server)).collect();
     let mut pauses = Vec::new();
+    let mut cores = Cores::new(if bench.options.quick { Duration::ZERO } else { PATIENCE });
     for round in 0..bench.options.rounds {
         pauses.extend(machine::longest_pause(SERVER_CORE, PAUSE_SECONDS));
         for row in &mut rows {
-            match measure(bench, row.server, &site, round + 1) {
+            // When the cores part, phases of one server are no longer of one machine; and the state of a drowned disk is that of its age, so
+            // all of it is measured again.
+            match cores.together(|| measure(bench, row.server, &site, round + 1)) {
                 Ok(sample) => row.samples.push(sample),
                 Err(error) => notes.push(format!("{}, round {}: {error}", row.server.name, round + 1)),
             }
@@ -44,6 +48,7 @@ pub fn run(bench: &Bench) -> Result<Option<Report>> {
             "alone on the same core, a program that only reads the clock was put aside for up to {longest}"
         ));
     }
+    notes.extend(cores.note());
     for row in &rows {
         if let Some(turn) = row.longest_turn() {
             notes.push(format!("the longest turn of {} was of {}", row.server.name, turn.doing));

@@ -3,7 +3,7 @@
 use std::io::{Error, Result};
 use std::time::Duration;
 
-use super::cores::Cores;
+use super::cores::{Cores, PATIENCE};
 use super::load::{Load, Outcome, paced};
 use super::peers::Role;
 use super::report::{Report, count, median, megabytes, millis, ratio};
@@ -284,8 +284,6 @@ const COLUMNS: &[&str] = &[
     "by machine",
     "÷ before",
 ];
-/// For the cores to be together, in a scenario.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// See `corpus::tail`.
 const TAIL_MEAN: u64 = 9_000;
 
