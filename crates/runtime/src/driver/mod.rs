@@ -10,11 +10,13 @@ pub(crate) mod buffer_ring;
 mod deadlines;
 mod epoll;
 mod epoll_level;
+mod kind;
 mod lookout;
 mod operation;
 mod poll;
 mod portable;
 mod readiness;
+mod ring;
 mod select;
 mod selector;
 mod sending;
@@ -27,7 +29,6 @@ pub(crate) mod timer_fd;
 mod traffic;
 mod uring;
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -39,6 +40,7 @@ use self::blocking::Blocking;
 use self::deadlines::Deadlines;
 use self::epoll::Epoll;
 use self::epoll_level::EpollLevel;
+pub use self::kind::Kind;
 use self::portable::Portable;
 use self::readiness::Readiness;
 #[cfg(feature = "sim")]
@@ -55,75 +57,6 @@ use self::source::{Source, wait};
 use self::timer_fd::WakeTimer;
 use self::uring::Uring;
 use crate::buffer::{Chunk, Pool, SendQueue};
-
-/// A way to wait, as named on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// io_uring.
-    Uring,
-    /// Edge-triggered epoll.
-    EpollEdge,
-    /// Level-triggered epoll.
-    EpollLevel,
-    /// poll(2).
-    Poll,
-    /// select(2).
-    Select,
-    /// Realtime signals.
-    Sigio,
-    /// The system's own way, by the `polling` crate.
-    Portable,
-    /// Blocking calls: for a thread that serves one connection at a time.
-    Blocking,
-    /// None: the thread's simulation says what happens.
-    #[cfg(feature = "sim")]
-    Sim,
-}
-
-impl Kind {
-    /// Every driver this build has, the best to fall back to first.
-    pub const ALL: [Self; 8] = [
-        Self::Uring,
-        Self::EpollEdge,
-        Self::EpollLevel,
-        Self::Portable,
-        Self::Poll,
-        Self::Select,
-        Self::Sigio,
-        Self::Blocking,
-    ];
-
-    /// The name that the command line and the logs use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::EpollEdge => "epoll-edge",
-            Self::EpollLevel => "epoll-level",
-            Self::Poll => "poll",
-            Self::Select => "select",
-            Self::Sigio => "sigio",
-            Self::Portable => "portable",
-            Self::Blocking => "blocking",
-            #[cfg(feature = "sim")]
-            Self::Sim => "sim",
-        }
-    }
-
-    /// Whether a simulation says what happens. What pays only now and then is done always there, or it would hardly be seen.
-    pub(crate) fn is_simulated(self) -> bool {
-        match self {
-            #[cfg(feature = "sim")]
-            Self::Sim => true,
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
 
 /// What has come for several connections in one turn and is about to be read by each.
 #[derive(Debug)]
@@ -510,14 +443,17 @@ impl Driver {
         }
     }
 
-    /// Sees to it that the timer rings in `delay` milliseconds or before; `false` when there is none that does.
+    /// Sees to it that the timer rings in `delay` milliseconds or before, and is listened to; `false` when there is none that does.
     fn rings_in(&mut self, delay: u64) -> bool {
         let Some(timer) = &mut self.timer else { return false };
-        if !timer.must_be_set(self.deadlines.now() + delay) {
-            return true;
-        }
         let Some(source) = self.sources.get_mut(timer.token) else { return false };
-        let set = timer_fd::set(&source.fd, Duration::from_millis(delay)).and_then(|()| match &mut self.engine {
+        let set = match timer.must_be_set(self.deadlines.now() + delay) {
+            true => timer_fd::set(&source.fd, Duration::from_millis(delay)),
+            false => Ok(()),
+        };
+        // Every time: io_uring notes a ring when it comes and tells in the next call, when the timer may have been set again, and that
+        // ends its listening.
+        let set = set.and_then(|()| match &mut self.engine {
             Engine::Readiness(readiness) => readiness.expect(source, timer.token),
             Engine::Uring(uring) => uring.expect(source, timer.token),
             Engine::Blocking(_) => Err(io::ErrorKind::Unsupported.into()),

@@ -1,9 +1,8 @@
 //! io_uring: operations are submitted and completed, many per system call.
 //!
-//! Set up with a single issuer and deferred task work, so completions appear only when the loop asks for them. Receives are
-//! multishot over a ring of shared buffers: an idle connection owns no memory here. The first receive on a connection, and
-//! every send while no receive is armed, is an ordinary system call, since for a connection that serves one request arming
-//! costs more than it saves. Sends are posted: the queue's memory belongs to the operation until its last completion.
+//! Receives are multishot over a ring of shared buffers: an idle connection owns no memory here. The first receive on a
+//! connection, and every send while no receive is armed, is an ordinary system call, since for a connection that serves one
+//! request arming costs more than it saves. Sends are posted: the queue's memory belongs to the operation until its last completion.
 //!
 //! Files stay with the helpers: OPENAT2, STATX and SPLICE go to kernel threads anyway, and READ may sleep in the submission.
 
@@ -14,11 +13,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{cqueue, opcode, squeue, types};
 
 use super::buffer_ring::{BufferRing, GROUP, RingChunk};
 use super::operation::{Kind, PROOF, unpack, user_data};
 use super::readiness::{accept_last, recv_now};
+use super::ring::{Ring, is_final};
 use super::sending::Sending;
 use super::slots::{Slots, Token};
 use super::source::{Flags, Source, wait};
@@ -32,8 +32,6 @@ pub(crate) struct Uring {
     // Field order is drop order: the ring closes before any memory that the kernel may still write is freed.
     ring: Ring,
     buffers: Rc<BufferRing>,
-    /// Operations without a final completion.
-    in_flight: usize,
     /// Send operations kept for reuse. Boxed already: the kernel knows their addresses.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Sending>>,
@@ -46,33 +44,17 @@ pub(crate) struct Uring {
     pub(crate) starved: u64,
 }
 
-struct Ring(IoUring);
-
-impl std::fmt::Debug for Ring {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("IoUring")
-    }
-}
-
 impl Uring {
     /// Sets the ring up and proves it alive with a round trip, because a sandbox may allow the one and not the other.
     ///
     /// # Errors
     /// Whatever the kernel says; the caller falls back on any of it.
     pub(crate) fn new() -> io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_coop_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .dontfork()
-            .build(ENTRIES)?;
-        let buffers = BufferRing::register(&ring)?;
+        let ring = Ring::new()?;
+        let buffers = BufferRing::register(ring.instance())?;
         let mut this = Self {
-            ring: Ring(ring),
+            ring,
             buffers,
-            in_flight: 0,
             spare: Vec::new(),
             reaped: Vec::new(),
             arrived: Vec::new(),
@@ -92,14 +74,13 @@ impl Uring {
         self.push(receive.user_data(user_data(Kind::Receive, PROOF)))?;
         let mut received = 0;
         for _ in 0..4 {
-            self.enter(Some(Duration::from_secs(1)))?;
+            self.ring.enter(Some(Duration::from_secs(1)), &mut self.reaped)?;
             for completion in mem::take(&mut self.reaped) {
                 received += usize::try_from(completion.result()).map_err(|_| errno(-completion.result()))?;
                 if let Some(id) = cqueue::buffer_select(completion.flags()) {
                     drop(self.buffers.take(id, completion.result() as usize));
                 }
-                if !cqueue::more(completion.flags()) {
-                    self.in_flight -= 1;
+                if is_final(&completion) {
                     return if received == 5 { Ok(()) } else { Err(errno(libc::EIO)) };
                 }
             }
@@ -375,7 +356,7 @@ impl Uring {
     /// Submits what was prepared, waits at most `timeout` for completions, and then handles what came.
     pub(crate) fn wait(&mut self, slots: &mut Slots<Source>, timeout: Option<Duration>) -> io::Result<usize> {
         self.arrived.clear();
-        self.enter(timeout)?;
+        self.ring.enter(timeout, &mut self.reaped)?;
         let mut reaped = mem::take(&mut self.reaped);
         let count = reaped.len();
         for completion in reaped.drain(..) {
@@ -385,44 +366,9 @@ impl Uring {
         Ok(count)
     }
 
-    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let submitter = self.ring.0.submitter();
-        let entered = match timeout {
-            // With deferred task work completions appear only in a call that asks for events.
-            Some(Duration::ZERO) => {
-                let queued = {
-                    // SAFETY: the loop's thread is the only user of the submission queue.
-                    let mut queue = unsafe { self.ring.0.submission_shared() };
-                    queue.sync();
-                    queue.len() as u32
-                };
-                // SAFETY: no argument is passed.
-                unsafe { submitter.enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) }
-            }
-            Some(timeout) => {
-                let timespec = types::Timespec::from(timeout);
-                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&timespec))
-            }
-            None => submitter.submit_and_wait(1),
-        };
-        match entered {
-            Err(error)
-                if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)) =>
-            {
-                return Err(error);
-            }
-            _ => {}
-        }
-        self.reaped.extend(self.ring.0.completion());
-        Ok(())
-    }
-
     fn complete(&mut self, slots: &mut Slots<Source>, completion: &cqueue::Entry) {
         let (kind, token) = unpack(completion.user_data());
-        let is_final = !cqueue::more(completion.flags());
-        if is_final {
-            self.in_flight -= 1;
-        }
+        let is_final = is_final(completion);
         if kind == Kind::Cancel {
             return;
         }
@@ -575,37 +521,29 @@ impl Uring {
         Ok(())
     }
 
-    /// Puts an entry into the submission queue, making room by a submission when it is full.
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
         // SAFETY: every pointer in an entry leads to memory that its source (`Sending`) or the driver (`BufferRing`) keeps
         // until the final completion.
-        if unsafe { self.ring.0.submission().push(&entry) }.is_err() {
-            self.ring.0.submit()?;
-            // SAFETY: as above.
-            unsafe { self.ring.0.submission().push(&entry) }
-                .map_err(|_| io::Error::other("the submission queue is full"))?;
-        }
-        self.in_flight += 1;
-        Ok(())
+        unsafe { self.ring.push(&entry) }
     }
 
     /// Cancels everything and waits for the last completions. What does not come back within a second is leaked by the caller:
     /// the kernel may still write to it.
     pub(crate) fn drain(&mut self, slots: &mut Slots<Source>) -> bool {
         for _ in 0..MAX_DRAIN_ROUNDS {
-            if self.in_flight == 0 {
+            if self.ring.in_flight() == 0 {
                 return true;
             }
-            let before = self.in_flight;
+            let before = self.ring.in_flight();
             if self.wait(slots, Some(Duration::from_millis(10))).is_err() {
                 return false;
             }
-            // Nearly all were cancelled when their owners let go. To cancel what is left costs the square of its number.
-            if self.in_flight >= before {
-                let _ = self.ring.0.submitter().register_sync_cancel(None, types::CancelBuilder::any());
+            // Nearly all were cancelled when their owners let go.
+            if self.ring.in_flight() >= before {
+                self.ring.cancel_all();
             }
         }
-        self.in_flight == 0
+        self.ring.in_flight() == 0
     }
 }
 
@@ -646,10 +584,6 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-const ENTRIES: u32 = 512;
-/// The kernel sizes its hash table of waiting operations, where a cancellation looks, by these (io_ring_ctx_alloc, io_uring.c).
-const COMPLETIONS: u32 = 8192;
-const ENTER_GETEVENTS: u32 = 1;
 const MAX_SPARE_SENDS: usize = 128;
 /// Bytes a peer may be ahead of its conversation before its receive is put on hold.
 const MAX_AHEAD: usize = 64 * 1024;

@@ -21,6 +21,7 @@ on_every_driver!(
     idle_streams_are_ended_and_busy_ones_not,
     sleepers_wake_in_order_and_not_early,
     a_nearer_sleeper_does_not_wait_for_a_farther_one,
+    sleepers_wake_though_turns_are_long,
     waits_that_end_together_do_not_end_in_one_turn,
     sleepers_that_are_given_up_cost_nothing,
     a_sleep_for_ever_sleeps,
@@ -191,6 +192,29 @@ async fn a_nearer_sleeper_does_not_wait_for_a_farther_one(runtime: Rc<Runtime>) 
         runtime.sleep(delay).await;
         assert_not_early(began, delay);
         assert!(began.elapsed() < Duration::from_secs(1), "{delay:?} took {:?}", began.elapsed());
+    }
+}
+
+/// Turns are long and begin at any time, so what is to end the next wait may come while the loop works; it may even be of a sleep that
+/// was found to be over already.
+async fn sleepers_wake_though_turns_are_long(runtime: Rc<Runtime>) {
+    let mut tasks = Vec::new();
+    for number in 0..3 {
+        let sleeping = Rc::clone(&runtime);
+        tasks.push(task(&runtime, async move {
+            for round in 0..150 {
+                let odd = move |bound| Duration::from_micros((round * 379 + number * 611) % bound);
+                let began = Instant::now();
+                in_thread(move || std::thread::sleep(odd(1500))).await;
+                std::thread::sleep(odd(900));
+                sleeping.sleep(Duration::from_millis(1 + number)).await;
+                std::thread::sleep(odd(700));
+                assert!(began.elapsed() < Duration::from_secs(1), "round {round} took {:?}", began.elapsed());
+            }
+        }));
+    }
+    for task in tasks {
+        soon(&runtime, "every sleeper", task).await;
     }
 }
 
