@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use super::codel::Codel;
 use super::job::Job;
 use super::line::{Line, Waiting};
+use super::priority::yield_to_loops;
 use crate::clock;
 use crate::meter::{BUCKETS, bucket};
 
@@ -577,18 +578,6 @@ fn is_stuck(began: &AtomicU64, now: u64) -> bool {
     began != 0 && now.saturating_sub(began) > STUCK_MS
 }
 
-/// Where a loop and helpers share a core, the loop goes first: its next request may be one that memory can answer. Measured with
-/// one core for all and a drowned disk: the hits' 99th percentile on io_uring fell from 1.4 to 0.8 ms.
-fn yield_to_loops() {
-    // SAFETY: no pointers involved; 0 names the calling thread (setpriority(2), "C library/kernel differences").
-    // A process that is nicer already stays as it is.
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    // SCHED_BATCH (sched(7)): when such a thread wakes, the one that runs is not put aside for it.
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `parameters` is valid for the call; 0 names the calling thread.
-    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
-}
-
 /// A job's own panic is its `Refused`; this is for the destructors of what it leaves behind. They cost no helper either.
 fn survive(step: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(step));
@@ -602,7 +591,5 @@ impl std::fmt::Debug for Queues {
 
 /// A helper's job that takes longer than this is counted as stuck.
 const STUCK_MS: u64 = 1000;
-/// A tenth of a loop's share of a contended core (sched(7)), each: they go on, and ten of them have half of it.
-const NICE: libc::c_int = 10;
 /// Helpers call nothing deep; many of them should cost little.
 const STACK: usize = 256 * 1024;

@@ -12,6 +12,7 @@ mod line;
 mod mount;
 mod now;
 mod pause;
+mod priority;
 mod proven;
 mod root;
 mod watch;
