@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
@@ -32,6 +32,10 @@ pub struct Reception {
     pub place: usize,
     /// Connections at one time, over all workers.
     pub max_connections: usize,
+    /// Descriptors that the process may have open.
+    pub max_descriptors: usize,
+    /// Until when descriptors count as short (ticks): an accept has failed for want of one not long before.
+    pub short_until: Cell<u64>,
 }
 
 /// Accepts connections until the listener is stopped, those that had come by then included: as they come, or when there is too much
@@ -101,7 +105,7 @@ pub async fn receive_one_by_one(listeners: Vec<Rc<Listener>>, context: Rc<Contex
             accepted.unwrap_or(Poll::Pending)
         };
         match poll_fn(next).await {
-            Ok(socket) if has_room(&context, &reception) => {
+            Ok(socket) if has_room(&socket, &context, &reception) => {
                 let over = Rc::new(Over::default());
                 let Some(guest) = guest(&socket, &context, &reception.seats[reception.place]) else { continue };
                 seat(socket, &context, (guest, Ends(Rc::clone(&over))));
@@ -146,18 +150,29 @@ impl Drop for Ends {
 /// No descriptor or no memory left: the connection stays in the kernel's queue until there is, and who has idled longest makes room.
 async fn lack(context: &Context, reception: &Reception) {
     context.counters.accept_shortages.add(1);
-    context.reap((reception.seats[reception.place].connections() / 32).max(4));
+    reception.short_until.set(context.runtime().clock().ticks() + SHORT_MS);
+    make_room(context, reception);
     context.runtime().sleep(SHORTAGE_PAUSE).await;
+}
+
+fn make_room(context: &Context, reception: &Reception) {
+    context.reap((reception.seats[reception.place].connections() / 32).max(4));
 }
 
 /// Counts a connection, and says whether it may stay. One that may not is closed before a byte is read: cheaper than any
 /// answer, and the client may try elsewhere.
-fn has_room(context: &Context, reception: &Reception) -> bool {
+fn has_room(socket: &OwnedFd, context: &Context, reception: &Reception) -> bool {
     context.counters.accepted.add(1);
     let connections: usize = reception.seats.iter().map(|seat| seat.connections()).sum();
     let has_room = connections < reception.max_connections;
     if connections >= reception.max_connections - reception.max_connections / 16 {
         context.reap(reception.max_connections / 32);
+    }
+    // Files need descriptors as well, and who accepts would take the last one. The kernel gives the lowest number that is free, so above
+    // a high one hardly any is; after a shortage those that were made free are low ones.
+    let is_short = context.runtime().clock().ticks() < reception.short_until.get();
+    if is_short || socket.as_raw_fd() as usize + SPARE_DESCRIPTORS >= reception.max_descriptors {
+        make_room(context, reception);
     }
     context.counters.turned_away.add(u64::from(!has_room));
     has_room
@@ -165,7 +180,7 @@ fn has_room(context: &Context, reception: &Reception) -> bool {
 
 fn admit(socket: OwnedFd, context: &Rc<Context>, reception: &Reception) {
     let seats = &reception.seats;
-    if !has_room(context, reception) {
+    if !has_room(&socket, context, reception) {
         return;
     }
     let handed = match less_loaded(seats, reception.place) {
@@ -217,6 +232,9 @@ fn less_loaded(seats: &[Arc<Seat>], place: usize) -> Option<&Seat> {
 
 /// Connections accepted before others have their turn.
 const BURST: usize = 64;
+/// Those who idle make room when no more descriptors than these are free.
+const SPARE_DESCRIPTORS: usize = 8;
+const SHORT_MS: u64 = 1000;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 const SHORT_QUEUE_PAUSE: Duration = Duration::from_millis(1);
 /// A difference that is not worth a wake-up of another core.

@@ -12,6 +12,7 @@ pub mod server;
 pub mod sockets;
 mod watch;
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -121,8 +122,13 @@ pub fn run(
     };
     let counters = Arc::new(Counters::default());
     let context = context(shared, &runtime, &counters);
-    let reception =
-        Rc::new(Reception { seats: Arc::clone(&shared.seats), place, max_connections: shared.max_connections });
+    let reception = Rc::new(Reception {
+        seats: Arc::clone(&shared.seats),
+        place,
+        max_connections: shared.max_connections,
+        max_descriptors: amped_runtime::descriptor_limit(),
+        short_until: Cell::default(),
+    });
     ready(Ok(Readings { counters, meter: Arc::clone(runtime.meter()) }));
     runtime.run(work(Arc::clone(shared), context, reception, sockets))
 }
