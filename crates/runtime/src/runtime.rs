@@ -187,7 +187,7 @@ impl Runtime {
         // Tasks woken meanwhile get another turn, but events are looked at in between, without waiting.
         let at_once = executor::has_ready();
         self.meter.beat();
-        self.driver().wait(at_once)?;
+        self.driver().wait(at_once, self.clock.now())?;
         self.meter.beat();
         if self.kind == driver::Kind::Sigio {
             self.meter.overflowed(self.driver().overflows());

@@ -33,7 +33,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::ahead::Ahead;
 use self::blocking::Blocking;
@@ -57,6 +57,7 @@ use self::source::{Source, wait};
 use self::timer_fd::WakeTimer;
 use self::uring::Uring;
 use crate::buffer::{Chunk, Pool, SendQueue};
+use crate::clock;
 
 /// What has come for several connections in one turn and is about to be read by each.
 #[derive(Debug)]
@@ -428,11 +429,11 @@ impl Driver {
         self.deadlines.forget_sleeper(token);
     }
 
-    /// Waits for events until the next deadline, or not at all.
-    pub(crate) fn wait(&mut self, at_once: bool) -> io::Result<usize> {
+    /// Waits for events until the next deadline, or not at all; the turn before it has `begun` then.
+    pub(crate) fn wait(&mut self, at_once: bool, begun: Instant) -> io::Result<usize> {
         let timeout = match self.deadlines.next() {
             _ if at_once => Some(0),
-            Some(delay) if delay > 0 && self.rings_in(delay) => None,
+            Some(delay) if delay > 0 && self.rings_in(delay, begun) => None,
             delay => delay,
         };
         let timeout = timeout.map(Duration::from_millis);
@@ -443,12 +444,13 @@ impl Driver {
         }
     }
 
-    /// Sees to it that the timer rings in `delay` milliseconds or before, and is listened to; `false` when there is none that does.
-    fn rings_in(&mut self, delay: u64) -> bool {
+    /// Sees to it that the timer rings `delay` milliseconds after the turn has `begun` or before, and is listened to; `false` when there is
+    /// none that does.
+    fn rings_in(&mut self, delay: u64, begun: Instant) -> bool {
         let Some(timer) = &mut self.timer else { return false };
         let Some(source) = self.sources.get_mut(timer.token) else { return false };
         let set = match timer.must_be_set(self.deadlines.now() + delay) {
-            true => timer_fd::set(&source.fd, Duration::from_millis(delay)),
+            true => timer_fd::set(&source.fd, left_of(delay, begun)),
             false => Ok(()),
         };
         // Every time: io_uring notes a ring when it comes and tells in the next call, when the timer may have been set again, and that
@@ -526,6 +528,12 @@ impl Drop for Driver {
             std::mem::forget(std::mem::take(&mut self.sources));
         }
     }
+}
+
+/// What is left of `delay` milliseconds from `begun` on; not nothing, as that would mean never.
+fn left_of(delay: u64, begun: Instant) -> Duration {
+    let gone = clock::read().saturating_duration_since(begun);
+    Duration::from_millis(delay).saturating_sub(gone).max(Duration::from_nanos(1))
 }
 
 /// The source, unless it is closed or its deadline has passed.

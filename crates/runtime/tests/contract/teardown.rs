@@ -255,7 +255,8 @@ fn a_loop_runs_again(kind: Kind) {
             held.push(runtime.descriptors());
         }
         // The last completion for a closed stream may come one run late.
-        assert!(held[9] <= held[1] + 1, "{kind}: every run left something: {held:?}");
+        let late = usize::from(kind == Kind::Uring);
+        assert!(held[9] <= held[1] + late, "{kind}: every run left something: {held:?}");
         assert_eq!(runtime.late_events(), 0, "{kind}: nothing of an earlier run is reported");
     });
 }

@@ -22,6 +22,7 @@ on_every_driver!(
     sleepers_wake_in_order_and_not_early,
     a_nearer_sleeper_does_not_wait_for_a_farther_one,
     sleepers_wake_though_turns_are_long,
+    a_long_turn_delays_nothing_after_it,
     waits_that_end_together_do_not_end_in_one_turn,
     sleepers_that_are_given_up_cost_nothing,
     a_sleep_for_ever_sleeps,
@@ -216,6 +217,18 @@ async fn sleepers_wake_though_turns_are_long(runtime: Rc<Runtime>) {
     for task in tasks {
         soon(&runtime, "every sleeper", task).await;
     }
+}
+
+/// What is left of a sleep when a long turn ends is waited for, not all of it; and not by those who come after.
+async fn a_long_turn_delays_nothing_after_it(runtime: Rc<Runtime>) {
+    let began = Instant::now();
+    let farther = runtime.sleep(Duration::from_millis(1000));
+    std::thread::sleep(Duration::from_millis(950));
+    soon(&runtime, "a thread", in_thread(|| ())).await;
+    runtime.sleep(Duration::from_millis(100)).await;
+    farther.await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1700), "one second and a little took {took:?}");
 }
 
 /// Whoever is served meanwhile waits for a few of them, not for all.
