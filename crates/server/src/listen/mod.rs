@@ -234,6 +234,7 @@ fn less_loaded(seats: &[Arc<Seat>], place: usize) -> Option<&Seat> {
 const BURST: usize = 64;
 /// Those who idle make room when no more descriptors than these are free.
 const SPARE_DESCRIPTORS: usize = 8;
+/// How long after a failed accept descriptors count as short: several rounds of making room for those who wait in the kernel's queue.
 const SHORT_MS: u64 = 1000;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 const SHORT_QUEUE_PAUSE: Duration = Duration::from_millis(1);
