@@ -44,6 +44,42 @@ pub fn machine_file(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
+/// Bytes of memory that this process may use: the machine's, or what a control group allows it (`memory.max` of version 2,
+/// `memory.limit_in_bytes` of version 1); `None` where the system does not say.
+pub fn memory_limit() -> Option<u64> {
+    let machine = machine_file("/proc/meminfo").and_then(|text| total(&text));
+    let groups = machine_file("/proc/self/cgroup").unwrap_or_default();
+    groups.lines().filter_map(least_of_groups).chain(machine).min()
+}
+
+/// `MemTotal:       24689936 kB` in bytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// The smallest limit on the way from a group up to the root; the line is one of /proc/self/cgroup. In a container the path may be one
+/// that only the outside knows, and the root is the container's own group.
+fn least_of_groups(line: &str) -> Option<u64> {
+    let (folder, path, file) = memory_group(line)?;
+    let above = path.rmatch_indices('/').map(|(at, _)| &path[..at]);
+    let limits = above
+        .chain([path, ""])
+        .filter_map(|group| machine_file(&format!("{folder}/{group}/{file}"))?.trim().parse::<u64>().ok());
+    limits.min()
+}
+
+/// Where the groups are that limit memory, the group's path, and its file that says how much; `None` for a line of another controller.
+fn memory_group(line: &str) -> Option<(&'static str, &str, &'static str)> {
+    let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+    let (folder, file) = match controllers {
+        "" => ("/sys/fs/cgroup", "memory.max"),
+        _ if controllers.split(',').any(|one| one == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        _ => return None,
+    };
+    Some((folder, path.trim_matches('/'), file))
+}
+
 /// A number that nobody outside can foresee, for the seeds of tables.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
@@ -213,6 +249,24 @@ pub fn give_up(why: &str) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machine_says_how_much_memory_it_has() {
+        assert_eq!(total("MemTotal:       24689936 kB\nMemFree: 1 kB\n"), Some(24_689_936 * 1024));
+        assert_eq!(total("nothing"), None);
+        let all = total(&machine_file("/proc/meminfo").unwrap()).unwrap();
+        assert!(memory_limit().is_some_and(|limit| limit > 0 && limit <= all));
+    }
+
+    #[test]
+    fn a_group_of_either_version_is_found() {
+        let of = |line| memory_group(line);
+        assert_eq!(of("0::/a/b"), Some(("/sys/fs/cgroup", "a/b", "memory.max")));
+        assert_eq!(of("4:memory:/"), Some(("/sys/fs/cgroup/memory", "", "memory.limit_in_bytes")));
+        assert_eq!(of("4:cpu,memory:/a"), Some(("/sys/fs/cgroup/memory", "a", "memory.limit_in_bytes")));
+        assert_eq!(of("9:name=systemd:/"), None);
+        assert_eq!(of("nothing"), None);
+    }
 
     #[test]
     fn a_process_with_threads_is_not_copied() {

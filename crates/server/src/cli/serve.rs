@@ -41,9 +41,9 @@ pub struct Serve {
     /// [default: as the architecture says, else amped]
     #[arg(long, value_name = "HOW")]
     disk: Option<DiskMode>,
-    /// Memory for cached files: 64KB, 256MB, 1GiB; 0 turns the cache off
-    #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = parse_size)]
-    cache: u64,
+    /// Memory for cached files: 64KB, 256MB, 1GiB; 0 turns the cache off [default: an eighth of what this process may use]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    cache: Option<u64>,
     /// Where to log requests: a file (reopened on SIGUSR1), stderr, or off
     #[arg(long, value_name = "PATH|off", default_value = "off")]
     access_log: String,
@@ -69,7 +69,7 @@ impl Serve {
         if !self.listen.is_empty() {
             plan.listen = self.listen;
         }
-        plan.cache_bytes = self.cache;
+        plan.cache_bytes = self.cache.unwrap_or(plan.cache_bytes);
         plan.access_log = AccessLog::from_word(&self.access_log, LogFormat::Combined);
         plan.user = self.user;
         let usage = |sentence: String| Failure::Usage(format!("amped: {sentence}"));

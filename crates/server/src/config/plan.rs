@@ -5,8 +5,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use amped_runtime::process::memory_limit;
 
 pub use super::admin::Secret;
 use super::architecture::{Shape, Wish};
@@ -242,7 +244,7 @@ impl Default for Plan {
             workers,
             driver,
             disk,
-            cache_bytes: 256_000_000,
+            cache_bytes: default_cache(),
             revalidate: Duration::from_secs(1),
             watch_folders: true,
             helpers: 32,
@@ -262,6 +264,13 @@ impl Default for Plan {
             core_limit: None,
         }
     }
+}
+
+/// A part of the memory that this process may use, in whole megabytes. The same whenever it is asked: a control group's limit may change,
+/// and a reload would take that for another wish.
+fn default_cache() -> u64 {
+    static CACHE: OnceLock<u64> = OnceLock::new();
+    *CACHE.get_or_init(|| memory_limit().map_or(UNKNOWN_CACHE, |limit| limit / CACHE_PART / MEGABYTE * MEGABYTE))
 }
 
 impl Default for Limits {
@@ -367,6 +376,13 @@ impl Plan {
     pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 }
 
+/// The memory cache takes one part of so many unless it is told otherwise. Of small files that are kept here the kernel may drop its own copy, so
+/// little is lost where memory is short; and what is found here need not be opened, read and closed for each request.
+const CACHE_PART: u64 = 8;
+/// The cache where the system does not say how much memory there is.
+const UNKNOWN_CACHE: u64 = 256 * MEGABYTE;
+const MEGABYTE: u64 = 1_000_000;
+
 impl OverloadBody {
     /// It must fit one socket buffer, so that sending it never waits.
     pub const MAX_BYTES: u64 = 64 * 1024;
@@ -393,6 +409,14 @@ mod tests {
         site.routes[0].headers.push(("x-WHERE".into(), "c".into()));
         let page = site.fields_for(&site.routes[0], b"/a.html");
         assert_eq!(page.set, [("x-own", "1"), ("x-WHERE", "c")]);
+    }
+
+    #[test]
+    fn the_cache_takes_a_part_of_the_memory() {
+        let limit = memory_limit().expect("Linux says how much memory there is");
+        let cache = Plan::default().cache_bytes;
+        assert!(cache <= limit / 8 && cache + MEGABYTE > limit / 8, "{cache} of {limit}");
+        assert_eq!(Plan::default(), Plan::default());
     }
 
     #[test]

@@ -34,8 +34,7 @@ pub struct FileText {
     /// Where work that may wait on the disk is done.
     #[schemars(extend("default" = "amped"))]
     pub disk: Option<At<Word<DiskMode>>>,
-    /// Budget of the memory cache; 0 turns it off.
-    #[schemars(extend("default" = "256MB"))]
+    /// Budget of the memory cache; 0 turns it off. Default: an eighth of the memory this process may use.
     pub cache: Option<At<Word<Size>>>,
     /// How long a cached file is trusted before it is looked at again, up to 1h; 0: every time.
     #[schemars(extend("default" = "1s"))]

@@ -1,9 +1,9 @@
 //! How much of its memory the process uses: resident pages that are its own, against the least of what may limit it.
 //!
-//! The limit is the cgroup's `memory.max` (cgroup v2, Documentation/admin-guide/cgroup-v2.rst) or the machine's memory. Files of
-//! /proc are made in memory when they are read: about 10 us, once a second.
+//! The limit is the control group's or the machine's memory (`memory_limit`). Files of /proc are made in memory when they are read: about
+//! 10 us, once a second.
 
-use amped_runtime::process::machine_file;
+use amped_runtime::process::{machine_file, memory_limit};
 
 /// What may be used, found out once.
 #[derive(Clone, Copy, Debug)]
@@ -14,9 +14,7 @@ pub struct Memory {
 impl Memory {
     /// Finds the limit; without one the pressure is none.
     pub fn new() -> Self {
-        let machine = machine_file("/proc/meminfo").and_then(|text| total(&text)).unwrap_or(u64::MAX);
-        let group = machine_file("/proc/self/cgroup").and_then(|text| of_group(&text)).unwrap_or(u64::MAX);
-        Self { limit: machine.min(group).max(1) }
+        Self { limit: memory_limit().unwrap_or(u64::MAX).max(1) }
     }
 
     /// The part of the limit that is in use, from 0 to 1.
@@ -41,22 +39,6 @@ impl Default for Memory {
     }
 }
 
-/// `MemTotal:       24689936 kB` in bytes.
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
-}
-
-/// The smallest `memory.max` on the way from the process's group up to the root.
-fn of_group(cgroup: &str) -> Option<u64> {
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?.trim_matches('/');
-    let limits =
-        path.rmatch_indices('/').map(|(at, _)| &path[..at]).chain([path, ""]).filter_map(|group| {
-            machine_file(&format!("/sys/fs/cgroup/{group}/memory.max"))?.trim().parse::<u64>().ok()
-        });
-    limits.min()
-}
-
 /// Resident pages that no file backs: the second number of statm less the third (proc_pid_statm(5)).
 fn own_pages(statm: &str) -> Option<u64> {
     let mut numbers = statm.split(' ').skip(1).map(|number| number.parse::<u64>().ok());
@@ -73,9 +55,7 @@ mod tests {
 
     #[test]
     fn reads_what_the_kernel_writes() {
-        assert_eq!(total("MemTotal:       24689936 kB\nMemFree: 1 kB\n"), Some(24_689_936 * 1024));
         assert_eq!(own_pages("5000 1200 200 30 0 400 0"), Some(1000));
-        assert_eq!(total("nothing"), None);
         assert_eq!(own_pages("x"), None);
     }
 

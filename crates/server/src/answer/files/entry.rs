@@ -188,18 +188,22 @@ impl Entry {
         }
     }
 
-    /// Bytes to be charged to the cache's budget. A large file holds a descriptor, which is scarcer than memory.
+    /// Whether it keeps a file open.
+    pub fn holds_descriptor(&self) -> bool {
+        matches!(self.content, Content::File(_))
+    }
+
+    /// Bytes to be charged to the cache's budget.
     pub fn weight(&self) -> u64 {
         let own = match &self.content {
             Content::Memory(memory) => memory.end,
-            Content::File(_) => DESCRIPTOR_WEIGHT,
             Content::Folder(location) => NOTHING_WEIGHT.max(location.len()),
-            Content::Refused(_) => NOTHING_WEIGHT,
+            Content::File(_) | Content::Refused(_) => NOTHING_WEIGHT,
         };
         (own + self.key.path.len() + OVERHEAD) as u64
     }
 
-    /// What its room counts against others: a descriptor is scarce, but opening the file anew for every download, and learning anew which
+    /// What its room counts against others: opening the file anew for every download, and learning anew which
     /// of its windows are in memory, costs more than reading one of the many small files that fit there.
     pub fn burden(&self) -> u64 {
         match &self.content {
@@ -265,6 +269,4 @@ impl Representation {
 const OVERHEAD: usize = 352;
 /// What is not there is charged like a small file, since anybody can ask for any number of such.
 const NOTHING_WEIGHT: usize = 2048;
-/// With the default budget about 1,000 large files stay open.
-const DESCRIPTOR_WEIGHT: usize = 256 * 1024;
 const OPEN_FILE_BURDEN: u64 = 8 * 1024;

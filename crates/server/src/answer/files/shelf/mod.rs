@@ -51,7 +51,7 @@ pub struct Key<P> {
 pub type OwnedKey = Key<SmallVec<[u8; INLINE_PATH]>>;
 
 impl Shelf {
-    /// A cache of at most `budget` bytes, heads and bookkeeping included; 0 keeps nothing.
+    /// A cache of at most `budget` bytes, heads and bookkeeping included; 0 keeps nothing. At most `OPEN_FILES` large files stay open.
     pub fn new(budget: u64) -> Self {
         let parts = 1 << (budget / PART).clamp(1, MAX_PARTS).ilog2();
         let sights = (budget / SIGHT_FOR_EACH).clamp(8192, 1 << 20).next_power_of_two() as usize;
@@ -59,7 +59,9 @@ impl Shelf {
         let seed = SharedSeed::from_u64(amped_runtime::process::random_seed());
         let hasher = SeedableRandomState::with_seed(amped_runtime::process::random_seed(), Box::leak(Box::new(seed)));
         Self {
-            parts: (0..parts).map(|_| Part(RwLock::new(Shard::new(budget / parts)))).collect(),
+            parts: (0..parts)
+                .map(|_| Part(RwLock::new(Shard::new(budget / parts, OPEN_FILES / parts as usize))))
+                .collect(),
             hasher,
             sights: Sights::new(sights),
             entries: AtomicUsize::new(0),
@@ -133,7 +135,7 @@ impl Shelf {
         let now = now as u32;
         let cost = if was_kept { 0 } else { self.cost(hash, &entry, now) };
         let part = self.part(hash);
-        let admits = || part.read().unwrap_or_else(PoisonError::into_inner).admits(cost, entry.weight(), now);
+        let admits = || part.read().unwrap_or_else(PoisonError::into_inner).admits(cost, &entry, now);
         if !was_kept && !admits() {
             return Arc::new(entry);
         }
@@ -189,7 +191,9 @@ impl OwnedKey {
 const INLINE_PATH: usize = 40;
 /// What one part of the cache may hold at least, where the budget is larger; up to twice as much. The largest entry is a sixteenth of it.
 const PART: u64 = 4 * 1024 * 1024;
-const MAX_PARTS: u64 = 1024;
+const MAX_PARTS: u64 = 128;
+/// Large files that are kept open; `worker::server` leaves as many descriptors to them.
+const OPEN_FILES: usize = 1024;
 /// A place to remember a sight by for each so many bytes of the budget, eight bytes large and beside it: as many as half the usual
 /// entries.
 const SIGHT_FOR_EACH: u64 = 16 * 1024;

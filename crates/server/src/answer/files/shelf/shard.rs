@@ -22,6 +22,9 @@ pub struct Shard {
     uses: Vec<Use>,
     budget: u64,
     used: u64,
+    /// The hashes of those that keep a file open: descriptors are scarcer than memory.
+    files: Vec<u64>,
+    most_files: usize,
     /// Where the next to be compared begin.
     hand: AtomicUsize,
 }
@@ -41,9 +44,10 @@ struct Use {
 }
 
 impl Shard {
-    /// An empty part for at most `budget` bytes.
-    pub fn new(budget: u64) -> Self {
-        Self { table: Table::new(), uses: Vec::new(), budget, used: 0, hand: AtomicUsize::new(0) }
+    /// An empty part for at most `budget` bytes and `most_files` open files.
+    pub fn new(budget: u64, most_files: usize) -> Self {
+        let (table, uses, files, hand) = (Table::new(), Vec::new(), Vec::new(), AtomicUsize::new(0));
+        Self { table, uses, budget, used: 0, files, most_files, hand }
     }
 
     /// The entry whose key has this hash and is the right one, asked for at `now`.
@@ -93,11 +97,15 @@ impl Shard {
         }
     }
 
-    /// Whether what costs so much to keep and weighs so much may come: there is room, or what would go first costs clearly
-    /// more.
-    pub fn admits(&self, cost: u64, weight: u64, now: u32) -> bool {
+    /// Whether an entry that costs so much to keep may come: there is room, or what would go first costs clearly more.
+    pub fn admits(&self, cost: u64, entry: &Entry, now: u32) -> bool {
+        let weight = entry.weight();
+        let is_worth = |worst: u64| worst > cost.saturating_mul(CLEARLY);
+        if entry.holds_descriptor() && self.files.len() >= self.most_files {
+            return self.worst_file(now).is_some_and(|(worst, _)| is_worth(worst));
+        }
         self.has_room(weight)
-            || weight <= self.budget && self.sample(now).is_some_and(|(worst, _)| worst > cost.saturating_mul(CLEARLY))
+            || weight <= self.budget && self.sample(now).is_some_and(|(worst, _)| is_worth(worst))
             || {
                 self.advance();
                 false
@@ -111,7 +119,15 @@ impl Shard {
         let weight = entry.weight();
         let mut gone = Gone::new();
         let hits = self.remove(hash, &mut gone);
-        let mut windows = if weight <= self.budget { MAX_WINDOWS } else { 0 };
+        if entry.holds_descriptor()
+            && self.files.len() >= self.most_files
+            && let Some((worst, its)) = self.worst_file(now)
+            && worst > cost
+        {
+            self.remove(its, &mut gone);
+        }
+        let has_place = !entry.holds_descriptor() || self.files.len() < self.most_files;
+        let mut windows = if weight <= self.budget && has_place { MAX_WINDOWS } else { 0 };
         while windows > 0 && !self.has_room(weight) {
             match self.sample(now) {
                 Some((worst, at)) if worst > cost => _ = self.remove(self.uses[at].hash, &mut gone),
@@ -122,6 +138,9 @@ impl Shard {
         if windows > 0 {
             let (at, burden) = (self.uses.len() as u32, entry.burden() as u32);
             let hits = hits.unwrap_or(0).into();
+            if entry.holds_descriptor() {
+                self.files.push(hash);
+            }
             self.uses.push(Use { hash, weight: weight as u32, burden, last: now.into(), hits });
             self.table.insert(hash, Place { entry, at });
             self.used += weight;
@@ -142,6 +161,9 @@ impl Shard {
     /// Lets the entry with this hash go; says how often it was asked for.
     fn remove(&mut self, hash: u64, gone: &mut Gone) -> Option<u8> {
         let Place { entry, at } = self.table.remove(hash)?;
+        if entry.holds_descriptor() {
+            self.files.retain(|file| *file != hash);
+        }
         gone.push(entry);
         let its = self.uses.swap_remove(at as usize);
         if let Some(moved) = self.uses.get(at as usize)
@@ -151,6 +173,12 @@ impl Shard {
         }
         self.used -= u64::from(its.weight);
         Some(its.hits.into_inner())
+    }
+
+    /// Of the open files the one to go: what it costs to keep it, and its hash.
+    fn worst_file(&self, now: u32) -> Option<(u64, u64)> {
+        let cost = |hash: &u64| Some((self.uses[self.table.get(*hash)?.at as usize].cost(now), *hash));
+        self.files.iter().filter_map(cost).max()
     }
 
     fn has_room(&self, weight: u64) -> bool {
@@ -203,6 +231,8 @@ mod tests {
     use super::super::Key;
     use super::*;
 
+    const FILES: usize = 2;
+
     fn entry(path: &str) -> Arc<Entry> {
         let key = Key { memory: 0, path: path.as_bytes() }.into_owned();
         Arc::new(Entry::new(key, Content::Refused(Status::NOT_FOUND), 0))
@@ -219,7 +249,7 @@ mod tests {
     #[test]
     fn a_turn_that_began_earlier_takes_nobody_for_idle() {
         let weight = entry("/").weight();
-        let mut shard = Shard::new(weight * 4);
+        let mut shard = Shard::new(weight * 4, FILES);
         (0..4).for_each(|hash| assert_eq!(insert(&mut shard, hash, 0, 100), 0));
         for hash in 1..4 {
             assert!(has(&shard, hash, 2000));
@@ -234,13 +264,13 @@ mod tests {
     #[test]
     fn nobody_goes_for_what_is_worth_less() {
         let weight = entry("/").weight();
-        let mut shard = Shard::new(weight * 40);
+        let mut shard = Shard::new(weight * 40, FILES);
         (0..40).for_each(|hash| _ = insert(&mut shard, hash, 0, 1000));
-        assert!(!shard.admits(cost(2000, weight), weight, 2000));
+        assert!(!shard.admits(cost(2000, weight), &entry("/"), 2000));
         assert_eq!(insert(&mut shard, 99, cost(2000, weight), 2000), 0);
         assert!(!has(&shard, 99, 2000));
-        assert!(!shard.admits(cost(500, weight), weight, 2000), "not for what is hardly worth more");
-        assert!(shard.admits(cost(200, weight), weight, 2000));
+        assert!(!shard.admits(cost(500, weight), &entry("/"), 2000), "not for what is hardly worth more");
+        assert!(shard.admits(cost(200, weight), &entry("/"), 2000));
         assert_eq!(insert(&mut shard, 99, cost(500, weight), 2000), 1);
         assert!(has(&shard, 99, 2000));
         assert_eq!((shard.len(), shard.used()), (40, weight * 40));
@@ -249,12 +279,12 @@ mod tests {
     #[test]
     fn an_entry_may_take_the_place_of_the_last() {
         let weight = entry("/").weight();
-        let mut shard = Shard::new(weight);
-        assert!(shard.admits(u64::MAX, weight, 0));
+        let mut shard = Shard::new(weight, FILES);
+        assert!(shard.admits(u64::MAX, &entry("/"), 0));
         for hash in 0..5 {
             assert_eq!(insert(&mut shard, hash, 0, hash as u32), usize::from(hash > 0));
             assert!(has(&shard, hash, hash as u32));
         }
-        assert!(!Shard::new(weight - 1).admits(0, weight, 0));
+        assert!(!Shard::new(weight - 1, FILES).admits(0, &entry("/"), 0));
     }
 }
