@@ -20,7 +20,7 @@ use super::{Bench, SERVER_CORE, Server, corpus, machine};
 /// The load tool failed.
 pub fn run(bench: &Bench) -> Result<Option<Report>> {
     let root = corpus::tail()?;
-    let site = Site { size: corpus::tail_size(&root, HOT)?, root, cache: "64MB", tail: None };
+    let site = Site { size: corpus::tail_size(&root, HOT)?, root, cache: Some("64MB"), tail: None };
     if let Err(error) = Scarce::new(MEMORY, READS, &site.root) {
         println!("cold cannot run here: {error}");
         return Ok(None);

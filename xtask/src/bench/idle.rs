@@ -16,7 +16,7 @@ use super::{Bench, Server, corpus};
 /// # Errors
 /// The files could not be made. A server that fails gets a note.
 pub fn run(bench: &Bench) -> Result<Option<Report>> {
-    let site = Site { root: corpus::plain()?, cache: "64MB", size: 1024, tail: None };
+    let site = Site { root: corpus::plain()?, cache: Some("64MB"), size: 1024, tail: None };
     let mut notes = vec![GOAL.to_owned()];
     let mut rows = Vec::new();
     for server in bench.servers.iter().filter(|server| server.role != Role::Null) {

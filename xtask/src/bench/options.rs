@@ -15,6 +15,8 @@ pub struct Options {
     pub install: bool,
     /// Another congestion control than the machine's.
     pub congestion: Option<String>,
+    /// amped's memory for files, whatever the scenario says.
+    pub cache: Option<String>,
     pub amped: Option<PathBuf>,
     pub null: Option<PathBuf>,
     /// An older amped, to be measured beside.
@@ -32,6 +34,7 @@ impl Options {
             quick: false,
             install: true,
             congestion: None,
+            cache: None,
             amped: None,
             null: None,
             before: None,
@@ -44,6 +47,7 @@ impl Options {
                 "--seconds" => options.seconds = number(arg, value()?)?,
                 "--servers" => options.servers = value()?.split(',').map(String::from).collect(),
                 "--congestion" => options.congestion = Some(value()?.clone()),
+                "--cache" => options.cache = Some(value()?.clone()),
                 "--amped" => options.amped = Some(value()?.into()),
                 "--null" => options.null = Some(value()?.into()),
                 "--before" => options.before = Some(value()?.into()),
@@ -90,6 +94,7 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
   --servers A,B    only these: beginnings of nginx lighttpd h2o caddy apache2
                    amped-epoll-edge amped-poll amped-uring amped-auto null-epoll null-poll null-uring
   --congestion C   in a network namespace whose loopback uses this TCP congestion control: cubic, bbr, reno
+  --cache SIZE     amped's memory for files: 64MB (tail: an eighth of the machine's) if nothing is said
   --quick          one round of one second, nothing written
   --amped PATH     measure this binary instead of building one    --null PATH  the same for the null server
   --before PATH    measure this amped too, beside each of amped's rows: what did a change bring?
@@ -114,7 +119,9 @@ mod tests {
 
     #[test]
     fn options_in_any_order() {
-        let options = parse("--rounds 7 tail --servers nginx,amped --quick --congestion reno").unwrap().unwrap();
+        let options =
+            parse("--rounds 7 tail --servers nginx,amped --quick --congestion reno --cache 1GB").unwrap().unwrap();
+        assert_eq!(options.cache.as_deref(), Some("1GB"));
         assert_eq!(options.congestion.as_deref(), Some("reno"));
         assert_eq!(options.scenarios, ["tail10", "tail100"]);
         assert_eq!((options.rounds, options.seconds), (7, 1));

@@ -40,8 +40,8 @@ pub struct Place {
     pub root: PathBuf,
     /// A folder of its own for configuration, logs and pid files.
     pub run: PathBuf,
-    /// amped's memory for files.
-    pub cache: &'static str,
+    /// amped's memory for files; its own choice without.
+    pub cache: Option<String>,
     /// The null server's body, in bytes.
     pub size: u64,
     /// The null server sends from as many places in memory as the tail has files, these percent of the answers from all of them.
@@ -54,7 +54,7 @@ impl Server {
             text.replace("{{PORT}}", &place.port.to_string())
                 .replace("{{ROOT}}", &place.root.to_string_lossy())
                 .replace("{{RUN}}", &place.run.to_string_lossy())
-                .replace("{{CACHE}}", place.cache)
+                .replace("{{CACHE}}", &place.cache.as_ref().map_or(String::new(), |size| format!("--cache={size}")))
                 .replace("{{SIZE}}", &place.size.to_string())
                 .replace("{{FILES}}", &place.tail.map_or(1, |_| FILES).to_string())
                 .replace("{{UNIFORM}}", &place.tail.unwrap_or(100).to_string())
@@ -65,9 +65,8 @@ impl Server {
             fs::write(&config, fill(&template))?;
         }
         let mut command = Command::new(self.program(binaries)?);
-        for arg in self.args {
-            command.arg(fill(&arg.replace("{{CONFIG}}", &config.to_string_lossy())));
-        }
+        let args = self.args.iter().map(|arg| fill(&arg.replace("{{CONFIG}}", &config.to_string_lossy())));
+        command.args(args.filter(|arg| !arg.is_empty()));
         // What would otherwise be kept in somebody's home.
         command.env("HOME", &place.run).env("XDG_DATA_HOME", &place.run);
         Ok(command)
@@ -177,7 +176,7 @@ const fn amped(name: &'static str, role: Role, args: &'static [&'static str]) ->
     Server { name, role, need: None, version: &["--version"], config: "", args }
 }
 
-const fn amped_args(driver: &'static str) -> [&'static str; 13] {
+const fn amped_args(driver: &'static str) -> [&'static str; 12] {
     [
         "serve",
         "{{ROOT}}",
@@ -187,7 +186,6 @@ const fn amped_args(driver: &'static str) -> [&'static str; 13] {
         "1",
         "--driver",
         driver,
-        "--cache",
         "{{CACHE}}",
         "--access-log",
         "off",

@@ -44,7 +44,8 @@ impl Report {
             "\n\nHow: one worker per server on core 0, the load on core 1, medians of {rounds} interleaved rounds of {seconds} s{turns}.\n\n{}\n",
             bench.facts
         );
-        let suffix = bench.options.congestion.as_ref().map(|name| format!("-{name}")).unwrap_or_default();
+        let options = [&bench.options.congestion, &bench.options.cache];
+        let suffix: String = options.into_iter().flatten().map(|option| format!("-{option}")).collect();
         let name = format!("bench/runs/{}-{}{suffix}.md", machine::today(), self.scenario);
         fs::create_dir_all(root().join("bench/runs"))?;
         fs::write(root().join(&name), text)?;

@@ -27,7 +27,8 @@ pub struct Running {
 #[derive(Clone)]
 pub struct Site {
     pub root: PathBuf,
-    pub cache: &'static str,
+    /// amped's memory for files, unless the command line says otherwise; its own choice without.
+    pub cache: Option<&'static str>,
     /// The null server's body, in bytes.
     pub size: u64,
     /// Percent of the requests that are uniform over the tail's files.
@@ -40,6 +41,7 @@ impl Running {
     pub fn start(bench: &Bench, server: &'static Server, site: &Site, scarce: Option<&Scarce>) -> Result<Self> {
         Self::launch(server.name, scarce, |run, port| {
             let &Site { ref root, cache, size, tail } = site;
+            let cache = bench.options.cache.clone().or(cache.map(String::from));
             let place = Place { port, root: root.clone(), run: run.into(), cache, size, tail };
             server.command(&place, &bench.binaries)
         })

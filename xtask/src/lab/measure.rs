@@ -63,7 +63,8 @@ impl Subject {
         Running::launch(&format!("lab-{folder}"), scarce, |run, port| match self {
             Self::Peer(name) => {
                 let server = peers::chosen(&[(*name).into()])?.remove(0);
-                let place = Place { port, root: root.into(), run: run.into(), cache, size: 0, tail: None };
+                let place =
+                    Place { port, root: root.into(), run: run.into(), cache: Some(cache.into()), size: 0, tail: None };
                 server.command(&place, &Default::default())
             }
             Self::Null { words, .. } => {
