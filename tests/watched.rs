@@ -26,7 +26,7 @@ fn serve(driver: Driver, folder: &Folder, more: &str) -> Server {
 /// A folder in memory, which is a local file system everywhere.
 fn folder() -> Folder {
     let folder = Folder::in_memory();
-    for name in ["index.html", "deep/inner/index.html", "deep/inner/page.html"] {
+    for name in ["index.html", "deep/inner/index.html", "deep/inner/page.html", "deep/inner/other.html"] {
         folder.put(name, "old\n");
     }
     folder
@@ -71,6 +71,7 @@ fn a_quiet_file_is_not_looked_at(driver: Driver) {
         settle(&server, path);
     }
     assert_eq!(server.number("/watched_folders"), 3);
+    assert_eq!(looks(&server, "/deep/inner/other.html"), 0, "asked for the first time, where all is watched");
     drop(server);
     settle(&serve(driver, &folder, "sandbox = true"), "/");
     let server = serve(driver, &folder, "watch_folders = false");

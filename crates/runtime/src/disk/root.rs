@@ -55,6 +55,15 @@ pub enum Standing {
     Gone,
 }
 
+/// What is done about links on the way to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// What the root was opened with.
+    AsTheRoot,
+    /// The path leads on by names alone, over no link and no other mount, or it is ELOOP or EXDEV. Not of a kernel without openat2(2).
+    Refused,
+}
+
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -66,6 +75,8 @@ pub struct Stamp {
     pub modified: (i64, u32),
     /// Change time, which a program cannot set.
     pub changed: (i64, u32),
+    /// Names it has (hard links).
+    pub links: u32,
 }
 
 /// Where an open file lies, and so what the loop may do with it: other mounts may begin anywhere beneath a root.
@@ -162,20 +173,20 @@ impl Root {
     ///
     /// # Errors
     /// What openat2(2) says; EXDEV when the path leads out of the root.
-    pub fn open_file(&self, path: &[u8]) -> io::Result<File> {
-        if self.walks { self.walk(path) } else { self.resolve(path, ResolveFlags::empty()) }
+    pub fn open_file(&self, path: &[u8], links: Links) -> io::Result<File> {
+        if self.walks { self.walk(path) } else { self.resolve(path, links.flags()) }
     }
 
     /// Opens what `path` names if memory alone can tell.
     ///
     /// # Errors
     /// `WouldBlock` when it cannot: ask a helper, once. Anything else is the answer (a cached absence included).
-    pub fn open_now(&self, path: &[u8]) -> io::Result<File> {
+    pub fn open_now(&self, path: &[u8], links: Links) -> io::Result<File> {
         if self.mount.ability() == Ability::None {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         // Another mount beneath this one may be a slow one, so crossing is left to the helper.
-        self.resolve(path, ResolveFlags::CACHED | ResolveFlags::NO_XDEV).map_err(|error| {
+        self.resolve(path, ResolveFlags::CACHED | ResolveFlags::NO_XDEV | links.flags()).map_err(|error| {
             if is_unsupported(&error) {
                 self.mount.refuse();
                 return io::ErrorKind::WouldBlock.into();
@@ -187,28 +198,14 @@ impl Root {
         })
     }
 
-    /// Whether `path` leads to this very file by names alone, over no link and no other mount, and by the only name it has; false also when
-    /// memory cannot tell at once.
-    pub fn is_plain(&self, path: &[u8], file: &Stamp) -> bool {
-        simulated!(|_world| false);
-        let found = self.open_plainly(path, OFlags::empty(), ResolveFlags::CACHED);
-        let stat = found.and_then(|found| Ok(rustix::fs::fstat(found)?));
-        stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == file.identity && stat.st_nlink == 1)
-    }
-
     /// A folder that `path` leads to by names alone, and its device and inode. May wait for the disk: for helpers.
     pub(super) fn open_folder(&self, path: &[u8]) -> io::Result<(OwnedFd, (u64, u64))> {
-        let folder = self.open_plainly(path, OFlags::DIRECTORY, ResolveFlags::empty())?;
-        let stat = rustix::fs::fstat(&folder)?;
-        Ok((folder, (stat.st_dev, stat.st_ino)))
-    }
-
-    fn open_plainly(&self, path: &[u8], kind: OFlags, extra: ResolveFlags) -> io::Result<OwnedFd> {
         self.check(path)?;
         let path = if path.is_empty() { b"." } else { path };
-        let policy = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
-        Ok(rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), policy | extra)?)
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), Links::Refused.flags())?;
+        let stat = rustix::fs::fstat(&folder)?;
+        Ok((folder, (stat.st_dev, stat.st_ino)))
     }
 
     fn resolve(&self, path: &[u8], extra: ResolveFlags) -> io::Result<File> {
@@ -272,6 +269,15 @@ impl Root {
     }
 }
 
+impl Links {
+    fn flags(self) -> ResolveFlags {
+        match self {
+            Self::AsTheRoot => ResolveFlags::empty(),
+            Self::Refused => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
+        }
+    }
+}
+
 /// Kernels say ENOSYS or EINVAL to what they do not know, sandboxes often EPERM.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSYS | Errno::PERM | Errno::INVAL))
@@ -296,6 +302,7 @@ pub fn stamp(file: &File) -> io::Result<(FileKind, Stamp)> {
         size: stat.st_size as u64,
         modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
         changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
+        links: stat.st_nlink as u32,
     };
     Ok((kind, stamp))
 }

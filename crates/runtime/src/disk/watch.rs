@@ -4,7 +4,7 @@
 //! watched only together with all that lead to it from the root, and after it was added its path is resolved once more: a rename in between
 //! was either seen then, or is reported to a watch that is on the books.
 //!
-//! What inotify does not tell is for the caller: what lies behind links and other mounts, or has other names (`Root::is_plain`), stores to mapped
+//! What inotify does not tell is for the caller: what lies behind links and other mounts, or has other names (`Links`, `Stamp::links`), stores to mapped
 //! memory, and writes that do not go by the file's name. So no mark is to be trusted for ever. Mounts that are put on top are told of by /proc/self/mountinfo (proc(5)).
 
 use std::collections::{HashMap, HashSet};
@@ -151,6 +151,14 @@ impl Watches {
     /// Folders that are watched, those included that lead to others.
     pub fn count(&self) -> usize {
         self.count.load(Relaxed)
+    }
+
+    /// A mark of `folder`, if it is watched.
+    pub fn mark(&self, root: &Root, folder: &[u8]) -> Option<Mark> {
+        let books = self.books.try_lock().ok()?;
+        let place = books.find(root.identity(), folder)?;
+        let version = self.versions[place as usize].load(Relaxed);
+        (version != 0).then_some(Mark { place, version })
     }
 
     /// What is known of `folder`, a path from `root` without slashes at its ends; to be asked before a file in it is looked at.

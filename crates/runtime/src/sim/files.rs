@@ -263,6 +263,7 @@ impl World {
             size: inode.bytes.len() as u64,
             modified: time(inode.modified),
             changed: time(inode.changed),
+            links: 1,
         };
         Ok((inode.kind, stamp))
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amped_runtime::disk::{FileKind, Held, Root, Stamp, pause, read_at, read_now, read_resident, stamp};
+use amped_runtime::disk::{FileKind, Held, Links, Root, Stamp, pause, read_at, read_now, read_resident, stamp};
 use amped_runtime::wall_time;
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
@@ -39,6 +39,8 @@ pub enum Reading {
 pub struct Manner<'a> {
     /// Whether it may wait.
     pub reading: Reading,
+    /// Refused, to begin with, for whoever wants to know whether the file's folder tells all that happens to it.
+    pub links: Links,
     /// Where to put a body, of which nobody knows yet whether it will be kept; memory of its own without.
     pub passing: Option<&'a Passing>,
     /// What the answer is to begin with.
@@ -66,6 +68,15 @@ impl Passing {
         }
         Ok(filled?.then_some(buffer))
     }
+}
+
+/// What was found, and how.
+#[derive(Debug)]
+pub struct Look {
+    /// The path leads to this.
+    pub loaded: Loaded,
+    /// All that happens to it, its folder tells: the path leads there by names alone, and it has no other name. Only where links were refused.
+    pub is_plain: bool,
 }
 
 /// What a path was found to lead to.
@@ -115,8 +126,9 @@ impl Errand {
     pub fn run(&self, known: Option<&Entry>) -> Loaded {
         let Self { plan, root, id, path, strip } = self;
         let target = Target { plan, root, id: *id, path, strip: *strip };
-        let manner = Manner { reading: Reading::Wait, passing: None, opening: &opening::BLANK };
-        let load = || target.load(manner, known).expect("a reading that may wait has a result");
+        let manner =
+            Manner { reading: Reading::Wait, links: Links::AsTheRoot, passing: None, opening: &opening::BLANK };
+        let load = || target.load(manner, known).expect("a reading that may wait has a result").loaded;
         // The loop makes room by ending idle connections; a helper has the time to wait for that, and for a file that changes too
         // fast to be read. What memory knows it goes on saying, so nobody needs to wait.
         for _ in 0..MAX_SHORTAGES {
@@ -133,69 +145,60 @@ impl Errand {
 
 impl Target<'_> {
     /// Reads it; `None` when that would mean waiting and `reading` forbids it.
-    pub fn load(&self, manner: Manner<'_>, known: Option<&Entry>) -> Option<Loaded> {
+    pub fn load(&self, mut manner: Manner<'_>, known: Option<&Entry>) -> Option<Look> {
         for _ in 0..MAX_ATTEMPTS {
             match self.attempt(manner, known) {
-                Ok(Some(loaded)) => return Some(loaded),
+                Ok(Some(look)) => return Some(look),
                 Ok(None) => {}
+                Err(error) if manner.links == Links::Refused && is_link(&error) => manner.links = Links::AsTheRoot,
                 Err(error) if manner.reading != Reading::Wait && may_pass(&error, known) => return None,
-                Err(error) => return Some(self.refusal(&error, known)),
+                Err(error) => return Some(self.refusal(&error, known).into()),
             }
         }
         // A file that changes faster than it can be read has no version to serve.
-        Some(Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)))
+        Some(Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)).into())
     }
 
     /// One attempt; `None` when the file changed under it.
-    fn attempt(&self, manner: Manner<'_>, known: Option<&Entry>) -> io::Result<Option<Loaded>> {
+    fn attempt(&self, manner: Manner<'_>, known: Option<&Entry>) -> io::Result<Option<Look>> {
         let relative = self.relative();
         if is_folder(relative) {
             return self.index(manner, relative, known);
         }
-        let file = self.open(manner.reading, relative)?;
+        let file = self.open(manner, relative)?;
         match stamp(&file)? {
-            (FileKind::Directory, _) => Ok(Some(self.folder(known))),
-            (FileKind::Special, _) => Ok(Some(self.refused(Status::FORBIDDEN, known))),
+            (FileKind::Directory, _) => Ok(Some(self.folder(known).into())),
+            (FileKind::Special, _) => Ok(Some(self.refused(Status::FORBIDDEN, known).into())),
             (FileKind::File, stamp) => self.file(manner, file, stamp, self.path, known),
         }
     }
 
     /// A folder with its slash: the first of its index files that is there.
-    fn index(&self, manner: Manner<'_>, folder: &[u8], known: Option<&Entry>) -> io::Result<Option<Loaded>> {
+    fn index(&self, mut manner: Manner<'_>, folder: &[u8], known: Option<&Entry>) -> io::Result<Option<Look>> {
         for name in self.index_names() {
             let path = [folder, name.as_bytes()].concat();
-            match self.open(manner.reading, &path) {
+            match self.open(manner, &path) {
                 Ok(file) => match stamp(&file)? {
                     (FileKind::File, stamp) => return self.file(manner, file, stamp, name.as_bytes(), known),
-                    _ => return Ok(Some(self.refused(Status::FORBIDDEN, known))),
+                    _ => return Ok(Some(self.refused(Status::FORBIDDEN, known).into())),
                 },
-                Err(error) if status_of(&error) == Some(Status::NOT_FOUND) => {}
+                // A first name that is not there may be a link, to something that comes where nobody watches.
+                Err(error) if status_of(&error) == Some(Status::NOT_FOUND) => manner.links = Links::AsTheRoot,
                 Err(error) => return Err(error),
             }
         }
         // Without an index there may still be a folder, which is not shown, or nothing at all.
-        match self.open(manner.reading, folder.strip_suffix(b"/").unwrap_or(folder)).and_then(|file| stamp(&file)) {
-            Ok((FileKind::Directory, _)) => Ok(Some(self.refused(Status::FORBIDDEN, known))),
-            Ok(_) => Ok(Some(self.refused(Status::NOT_FOUND, known))),
-            Err(error) => Err(error),
-        }
+        let status = match stamp(&self.open(manner, folder.strip_suffix(b"/").unwrap_or(folder))?)? {
+            (FileKind::Directory, _) => Status::FORBIDDEN,
+            _ => Status::NOT_FOUND,
+        };
+        Ok(Some(self.refused(status, known).into()))
     }
 
     /// The path from the root's folder on.
     pub fn relative(&self) -> &[u8] {
         let relative = self.path.get(self.strip..).unwrap_or_default();
         relative.strip_prefix(b"/").unwrap_or(relative)
-    }
-
-    /// Whether the path leads to the entry's file in a way of which its folder tells all (`Root::is_plain`).
-    pub fn leads_plainly_to(&self, entry: &Entry) -> bool {
-        let Some(Representation { stamp, .. }) = entry.representation() else { return false };
-        let relative = self.relative();
-        if !is_folder(relative) {
-            return self.root.is_plain(relative, stamp);
-        }
-        // Of the first name only: one that is not there may be a link, to something that comes where nobody watches.
-        self.index_names().first().is_some_and(|name| self.root.is_plain(&[relative, name.as_bytes()].concat(), stamp))
     }
 
     fn index_names(&self) -> &[String] {
@@ -205,10 +208,10 @@ impl Target<'_> {
         }
     }
 
-    fn open(&self, reading: Reading, path: &[u8]) -> io::Result<File> {
-        match reading {
-            Reading::NoWait | Reading::Resident { .. } => self.root.open_now(path),
-            Reading::Wait => self.root.open_file(path),
+    fn open(&self, manner: Manner<'_>, path: &[u8]) -> io::Result<File> {
+        match manner.reading {
+            Reading::NoWait | Reading::Resident { .. } => self.root.open_now(path, manner.links),
+            Reading::Wait => self.root.open_file(path, manner.links),
         }
     }
 
@@ -219,17 +222,20 @@ impl Target<'_> {
         stamp: Stamp,
         name: &[u8],
         known: Option<&Entry>,
-    ) -> io::Result<Option<Loaded>> {
+    ) -> io::Result<Option<Look>> {
+        let is_plain = manner.links == Links::Refused && stamp.links == 1;
         let same = |present: &Representation| present.stamp == stamp && !present.is_fresh;
         if known.and_then(Entry::representation).is_some_and(same) {
-            return Ok(Some(Loaded::Unchanged));
+            return Ok(Some(Look { loaded: Loaded::Unchanged, is_plain }));
         }
         let representation = self.representation(stamp, name);
+        // What changed a moment ago may be stored to in mapped memory still, of which nobody tells: it is looked at again soon.
+        let is_plain = is_plain && !representation.is_fresh;
         if stamp.size > MAX_MEMORY_FILE {
             let place = self.root.place_of(&file, &stamp);
             let (file, root) = (Arc::new(Held::new(file, place)), Arc::clone(self.root));
             let content = FileContent { file, root, representation };
-            return Ok(Some(Loaded::New(Content::File(content))));
+            return Ok(Some(Look { loaded: Loaded::New(Content::File(content)), is_plain }));
         }
         let whole = SCRATCH.with_borrow_mut(|scratch| self.read_whole(manner, &file, &representation, scratch))?;
         let Some((bytes, head)) = whole else { return Ok(None) };
@@ -237,7 +243,7 @@ impl Target<'_> {
         let is_one_version = amped_runtime::disk::stamp(&file)?.1 == stamp
             && (!representation.is_fresh || self.reads_the_same(manner.reading, &file, &bytes[head..end])?);
         let content = MemoryContent { bytes, head, end, representation };
-        Ok(is_one_version.then_some(Loaded::New(Content::Memory(content))))
+        Ok(is_one_version.then_some(Look { loaded: Loaded::New(Content::Memory(content)), is_plain }))
     }
 
     /// Whether a file has this body still: one that was written into before and after it was read, within one tick of the clock for
@@ -336,6 +342,13 @@ impl Target<'_> {
     }
 }
 
+impl From<Loaded> for Look {
+    /// Of which nobody tells.
+    fn from(loaded: Loaded) -> Self {
+        Self { loaded, is_plain: false }
+    }
+}
+
 fn is_folder(relative: &[u8]) -> bool {
     relative.is_empty() || relative.ends_with(b"/")
 }
@@ -351,8 +364,6 @@ fn is_fresh(stamp: Stamp, now: Duration) -> bool {
 /// The status of errors that say something about the file, not about the machine.
 fn status_of(error: &io::Error) -> Option<Status> {
     use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
-    const LOOP: i32 = 40;
-    const CROSSING: i32 = 18;
     const NO_DEVICE: i32 = 6;
     match (error.kind(), error.raw_os_error()) {
         (NotFound | NotADirectory | InvalidFilename, _) => Some(Status::NOT_FOUND),
@@ -360,6 +371,11 @@ fn status_of(error: &io::Error) -> Option<Status> {
         (PermissionDenied, _) | (_, Some(LOOP | CROSSING | NO_DEVICE)) => Some(Status::FORBIDDEN),
         _ => None,
     }
+}
+
+/// Links were refused, and there is one, or another mount.
+fn is_link(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(LOOP | CROSSING))
 }
 
 /// What a helper may do better, since it can wait: for the disk always, for descriptors when memory knows no answer.
@@ -386,6 +402,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { head: Vec::new(), whole: Vec::new() }) };
 }
 
+const CROSSING: i32 = 18;
+const LOOP: i32 = 40;
 /// Files up to this size are kept in memory whole; larger ones are sent from the page cache.
 const MAX_MEMORY_FILE: u64 = 64 * 1024;
 /// Readings of a file that changes under them, before the server gives up for now.

@@ -23,13 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amped_runtime::Runtime;
-use amped_runtime::disk::{self, Ability, Class, Helpers, Root, Watches};
+use amped_runtime::disk::{self, Ability, Class, Helpers, Links, Root, Watches};
 use amped_wire::h1::peek;
 
 pub use self::entry::{Content, Entry, FileContent, Representation};
 use self::fetch::Fetches;
 pub use self::fetch::Later;
-use self::load::{Errand, Manner, Passing, Reading, Target};
+use self::load::{Errand, Look, Manner, Passing, Reading, Target};
 use self::shelf::Key;
 pub use self::shelf::Shelf;
 pub use self::transfer::{Budget, Means, Transfer};
@@ -268,17 +268,16 @@ impl Files {
         let target = Target { plan: &self.plan, root: &self.roots.get(id).root, id, path, strip };
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { self.without_waiting() };
-            let manner = Manner { reading, passing: Some(&self.passing), opening: &self.opening() };
-            let mark =
-                known.as_deref().and_then(|known| self.trust.prepare(&target, known, &self.runtime, &self.helpers));
+            let mark = self.trust.prepare(&target, known.as_deref(), &self.runtime, &self.helpers);
+            let links = if mark.is_some() { Links::Refused } else { Links::AsTheRoot };
+            let manner = Manner { reading, links, passing: Some(&self.passing), opening: &self.opening() };
             let load = || target.load(manner, known.as_deref());
-            let loaded = self.runtime.meter().timed("disk: open and read", load);
-            self.note_reading(target.root, loaded.as_ref());
-            match loaded {
-                Some(loaded) => {
-                    let mark = mark.filter(|_| matches!(loaded, load::Loaded::Unchanged));
+            let look = self.runtime.meter().timed("disk: open and read", load);
+            self.note_reading(target.root, look.as_ref().map(|look| &look.loaded));
+            match look {
+                Some(Look { loaded, is_plain }) => {
                     let entry = self.keep(&key, loaded, known);
-                    mark.inspect(|mark| self.trust.give(*mark, &target, &entry, self.runtime.clock().ticks()));
+                    mark.filter(|_| is_plain).inspect(|mark| entry.trust(*mark, self.runtime.clock().ticks()));
                     return Found::Now(entry);
                 }
                 None => self.counters.not_in_memory.add(1),

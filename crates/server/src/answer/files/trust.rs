@@ -1,7 +1,7 @@
 //! Which entries need not be looked at: had anything happened to their files, the kernel would have told (`disk::Watches`).
 //!
-//! Trust is given by a look on the loop that finds an entry as it was, if the file's folder is watched and the way there holds nothing that
-//! a watch cannot see. It ends with the first change in the folder, and after `TRUSTED_MS` in any case: a watch does not see everything.
+//! Trust is given by a look on the loop, if the file's folder is watched already and the way there holds nothing that a watch cannot see. The
+//! second look at a file has its folder watched. It ends with the first change in the folder, and after `TRUSTED_MS` in any case: a watch does not see everything.
 
 use std::io;
 use std::sync::{Arc, Once};
@@ -33,11 +33,20 @@ impl Trust {
         holds
     }
 
-    /// To be asked before `entry` is looked at: what `give` needs afterwards. The first one who asks has a helper watch the folder.
-    pub fn prepare(&self, target: &Target<'_>, entry: &Entry, runtime: &Runtime, helpers: &Helpers) -> Option<Mark> {
+    /// To be asked before the target is looked at: what `give` needs afterwards. The first one who asks for what memory knows has a helper
+    /// watch the folder: what was asked for once may never be again.
+    pub fn prepare(
+        &self,
+        target: &Target<'_>,
+        known: Option<&Entry>,
+        runtime: &Runtime,
+        helpers: &Helpers,
+    ) -> Option<Mark> {
         let watches = self.0.as_ref()?;
-        entry.representation()?;
         let folder = folder_of(target.relative());
+        if known.and_then(Entry::representation).is_none() {
+            return watches.mark(target.root, folder);
+        }
         match watches.watch(target.root, folder) {
             Watch::On(mark) => return Some(mark),
             Watch::Off => {}
@@ -55,13 +64,6 @@ impl Trust {
             }
         }
         None
-    }
-
-    /// `entry` was found unchanged after `mark` was taken.
-    pub fn give(&self, mark: Mark, target: &Target<'_>, entry: &Entry, now: u64) {
-        if target.leads_plainly_to(entry) {
-            entry.trust(mark, now);
-        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The memory cache as a whole: what it finds, keeps and lets go, and what it is worth.
 
-use amped_runtime::disk::Stamp;
+use amped_runtime::disk::{Held, Place, Root, Stamp, Symlinks};
 use amped_wire::status::Status;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
 use super::super::super::opening::{self, Opening};
-use super::super::entry::{MemoryContent, Representation};
+use super::super::entry::{FileContent, MemoryContent, Representation};
 use super::*;
 
 fn key(path: &str) -> Key<&[u8]> {
@@ -29,10 +29,41 @@ fn file(size: usize) -> Loaded {
 
 /// Likewise, in this buffer.
 fn file_in(size: usize, bytes: Arc<[u8]>) -> Loaded {
-    let stamp = Stamp { identity: (1, 1), size: size as u64, modified: (0, 0), changed: (0, 0) };
+    let stamp = Stamp { identity: (1, 1), size: size as u64, modified: (0, 0), changed: (0, 0), links: 1 };
     let representation =
         Representation { stamp, is_fresh: false, last_modified: None, media_type: "text/html", fields: Arc::default() };
     Loaded::New(Content::Memory(MemoryContent { bytes, head: 0, end: size, representation }))
+}
+
+/// A large file, open.
+fn open_file() -> Content {
+    let Loaded::New(Content::Memory(MemoryContent { representation, .. })) = file(1 << 20) else { unreachable!() };
+    let root = Root::open(std::path::Path::new("/"), Symlinks::Within).expect("a root");
+    let file = Held::new(std::fs::File::open("/dev/null").expect("a file"), Place::Local);
+    Content::File(FileContent { file: Arc::new(file), root: Arc::new(root), representation })
+}
+
+#[test]
+fn no_more_large_files_stay_open_than_descriptors_are_left_to_them() {
+    let shelf = Shelf::new(1 << 30);
+    let Content::File(large) = open_file() else { unreachable!() };
+    let keep = |path: &str, now| {
+        let content = Content::File(large.clone());
+        shelf.keep(&key(path), Loaded::New(content), None, now)
+    };
+    for number in 0..3000 {
+        keep(&format!("/{number}"), 10_000);
+    }
+    let held = Arc::strong_count(&large.file) - 1;
+    assert!((900..=OPEN_FILES).contains(&held), "{held}");
+    assert_eq!(shelf.entries(), held);
+    // What is asked for often comes in, and small files are none of its business.
+    let seconds = |place: u64| 100_000 + place * 1000;
+    (0..4).for_each(|place| _ = keep("/new", seconds(place)));
+    assert!(get(&shelf, &key("/new"), seconds(4)).is_some());
+    assert!(Arc::strong_count(&large.file) <= OPEN_FILES + 1);
+    shelf.keep(&key("/small"), file(1000), None, seconds(5));
+    assert!(get(&shelf, &key("/small"), seconds(5)).is_some());
 }
 
 #[test]
