@@ -28,5 +28,5 @@ pub use mount::{Ability, Mount};
 pub use now::{is_resident, read_now, read_resident};
 pub use pause::pause;
 pub use proven::UNIT;
-pub use root::{FileKind, Links, Place, Root, Stamp, Standing, Symlinks, read_at, stamp};
+pub use root::{FileKind, Place, Root, Stamp, Standing, Symlinks, read_at, stamp};
 pub use watch::{Mark, Watch, Watcher, Watches};

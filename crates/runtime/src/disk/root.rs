@@ -55,15 +55,6 @@ pub enum Standing {
     Gone,
 }
 
-/// What is done about links on the way to a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
-    /// What the root was opened with.
-    AsTheRoot,
-    /// The path leads on by names alone, over no link and no other mount, or it is ELOOP or EXDEV. Not of a kernel without openat2(2).
-    Refused,
-}
-
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -173,20 +164,40 @@ impl Root {
     ///
     /// # Errors
     /// What openat2(2) says; EXDEV when the path leads out of the root.
-    pub fn open_file(&self, path: &[u8], links: Links) -> io::Result<File> {
-        if self.walks { self.walk(path) } else { self.resolve(path, links.flags()) }
+    pub fn open_file(&self, path: &[u8]) -> io::Result<File> {
+        if self.walks { self.walk(path) } else { self.resolve(path, ResolveFlags::empty()) }
+    }
+
+    /// As `open_file`, by names alone: over no link and no other mount, whatever the root allows.
+    ///
+    /// # Errors
+    /// ELOOP or EXDEV where it takes more than that; else as `open_file`. Not for a kernel without openat2(2).
+    pub fn open_plain(&self, path: &[u8]) -> io::Result<File> {
+        self.resolve(path, BY_NAMES)
     }
 
     /// Opens what `path` names if memory alone can tell.
     ///
     /// # Errors
     /// `WouldBlock` when it cannot: ask a helper, once. Anything else is the answer (a cached absence included).
-    pub fn open_now(&self, path: &[u8], links: Links) -> io::Result<File> {
+    pub fn open_now(&self, path: &[u8]) -> io::Result<File> {
+        self.open_cached(path, ResolveFlags::empty())
+    }
+
+    /// Both at once.
+    ///
+    /// # Errors
+    /// As `open_plain`, but for another mount, and `open_now`.
+    pub fn open_plain_now(&self, path: &[u8]) -> io::Result<File> {
+        self.open_cached(path, BY_NAMES)
+    }
+
+    fn open_cached(&self, path: &[u8], extra: ResolveFlags) -> io::Result<File> {
         if self.mount.ability() == Ability::None {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         // Another mount beneath this one may be a slow one, so crossing is left to the helper.
-        self.resolve(path, ResolveFlags::CACHED | ResolveFlags::NO_XDEV | links.flags()).map_err(|error| {
+        self.resolve(path, ResolveFlags::CACHED | ResolveFlags::NO_XDEV | extra).map_err(|error| {
             if is_unsupported(&error) {
                 self.mount.refuse();
                 return io::ErrorKind::WouldBlock.into();
@@ -203,7 +214,7 @@ impl Root {
         self.check(path)?;
         let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), Links::Refused.flags())?;
+        let folder = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), BY_NAMES)?;
         let stat = rustix::fs::fstat(&folder)?;
         Ok((folder, (stat.st_dev, stat.st_ino)))
     }
@@ -269,20 +280,12 @@ impl Root {
     }
 }
 
-impl Links {
-    fn flags(self) -> ResolveFlags {
-        match self {
-            Self::AsTheRoot => ResolveFlags::empty(),
-            Self::Refused => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
-        }
-    }
-}
-
 /// Kernels say ENOSYS or EINVAL to what they do not know, sandboxes often EPERM.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSYS | Errno::PERM | Errno::INVAL))
 }
 
+const BY_NAMES: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
 const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Asks an open file what it is. Does not wait on a local file system, since the inode is in memory while the file is open.

@@ -4,7 +4,7 @@
 //! watched only together with all that lead to it from the root, and after it was added its path is resolved once more: a rename in between
 //! was either seen then, or is reported to a watch that is on the books.
 //!
-//! What inotify does not tell is for the caller: what lies behind links and other mounts, or has other names (`Links`, `Stamp::links`), stores to mapped
+//! What inotify does not tell is for the caller: what lies behind links and other mounts, or has other names (`Root::open_plain`, `Stamp::links`), stores to mapped
 //! memory, and writes that do not go by the file's name. So no mark is to be trusted for ever. Mounts that are put on top are told of by /proc/self/mountinfo (proc(5)).
 
 use std::collections::{HashMap, HashSet};

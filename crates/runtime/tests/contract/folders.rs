@@ -58,10 +58,10 @@ fn assert_opens(root: &Root, name: &[u8], expected: Option<Errno>, what: &str) {
     if walks() {
         // Refused all the same, but not always for the kernel's reason.
         assert_eq!(root.open_file(name).is_err(), expected.is_some(), "{what}");
-        return assert_eq!(errno(root.open_now(name, Links::AsTheRoot)), Some(Errno::AGAIN), "{what}, at once");
+        return assert_eq!(errno(root.open_now(name)), Some(Errno::AGAIN), "{what}, at once");
     }
     assert_eq!(errno(root.open_file(name)), expected, "{what}");
-    match root.open_now(name, Links::AsTheRoot) {
+    match root.open_now(name) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         outcome => assert_eq!(errno(outcome), expected, "{what}, at once"),
     }
@@ -84,9 +84,32 @@ fn files_and_folders_are_opened_and_told_apart() {
                 assert_eq!(seen, kind, "{name}");
                 assert!(size.is_none_or(|size| size == facts.size), "{name}: {} bytes", facts.size);
                 // What a helper has just opened is in memory, so it is opened at once, where that is done at all.
-                match root.open_now(name.as_bytes(), Links::AsTheRoot) {
+                match root.open_now(name.as_bytes()) {
                     Ok(file) => assert_eq!(stamp(&file).expect("an open file"), (seen, facts), "{name}"),
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{name}: {error}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn names_alone_lead_over_no_link() {
+    if walks() {
+        return eprintln!("nobody asks for it where names are walked");
+    }
+    for (_outside, path) in folders() {
+        symlink("file", path.join("alias")).expect("own folder");
+        symlink("folder", path.join("way")).expect("own folder");
+        for policy in POLICIES {
+            let root = Root::open(&path, policy).expect("a folder");
+            for (name, expected) in
+                [("file", None), ("folder/inner", None), ("alias", Some(Errno::LOOP)), ("way/inner", Some(Errno::LOOP))]
+            {
+                assert_eq!(errno(root.open_plain(name.as_bytes())), expected, "{policy:?}: {name}");
+                match root.open_plain_now(name.as_bytes()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    outcome => assert_eq!(errno(outcome), expected, "{policy:?}: {name}, at once"),
                 }
             }
         }
@@ -120,9 +143,7 @@ fn reading_leaves_no_trace() {
         let times = FileTimes::new().set_accessed(UNIX_EPOCH).set_modified(UNIX_EPOCH + Duration::from_secs(1));
         let name = path.join("file");
         File::options().write(true).open(&name).and_then(|file| file.set_times(times)).expect("own file");
-        for file in
-            [root.open_file(b"file", Links::AsTheRoot), root.open_now(b"file", Links::AsTheRoot)].into_iter().flatten()
-        {
+        for file in [root.open_file(b"file"), root.open_now(b"file")].into_iter().flatten() {
             assert_eq!(read_at(&file, &mut [0; 100], 0).expect("readable"), 8);
         }
         assert_eq!(name.metadata().and_then(|facts| facts.accessed()).expect("a file"), UNIX_EPOCH);
@@ -221,9 +242,9 @@ fn a_fifo_holds_nobody() {
         thread::spawn(move || {
             let root = Root::open(&path, Symlinks::Within).expect("a folder");
             for _ in 0..3 {
-                let file = root.open_file(b"fifo", Links::AsTheRoot).expect("an open fifo");
+                let file = root.open_file(b"fifo").expect("an open fifo");
                 done.send(stamp(&file).expect("facts").0).expect("a listener");
-                if let Ok(file) = root.open_now(b"fifo", Links::AsTheRoot) {
+                if let Ok(file) = root.open_now(b"fifo") {
                     done.send(stamp(&file).expect("facts").0).expect("a listener");
                 }
             }
@@ -245,13 +266,13 @@ fn a_fifo_holds_nobody() {
 fn a_stamp_tells_versions_apart() {
     for (_outside, path) in folders() {
         let root = Root::open(&path, Symlinks::Within).expect("a folder");
-        let first = stamp(&root.open_file(b"file", Links::AsTheRoot).expect("a file")).expect("facts").1;
-        assert_eq!(first, stamp(&root.open_file(b"file", Links::AsTheRoot).expect("a file")).expect("facts").1);
+        let first = stamp(&root.open_file(b"file").expect("a file")).expect("facts").1;
+        assert_eq!(first, stamp(&root.open_file(b"file").expect("a file")).expect("facts").1);
         fs::write(path.join("next"), b"contents").expect("a file");
         fs::rename(path.join("next"), path.join("file")).expect("a rename");
-        let second = stamp(&root.open_file(b"file", Links::AsTheRoot).expect("a file")).expect("facts").1;
+        let second = stamp(&root.open_file(b"file").expect("a file")).expect("facts").1;
         assert_ne!(first.identity, second.identity, "another file under the same name");
-        let held = root.open_file(b"file", Links::AsTheRoot).expect("a file");
+        let held = root.open_file(b"file").expect("a file");
         fs::write(path.join("file"), b"longer contents").expect("a file");
         let third = stamp(&held).expect("facts").1;
         assert_eq!((third.identity, third.size), (second.identity, 15));
@@ -265,7 +286,7 @@ fn reads_say_what_is_in_memory() {
         fs::write(path.join("large"), &bytes).expect("a file");
         let root = Root::open(&path, Symlinks::Within).expect("a folder");
         let mount = root.mount();
-        let file = root.open_file(b"large", Links::AsTheRoot).expect("a file");
+        let file = root.open_file(b"large").expect("a file");
         let mut memory = vec![0; bytes.len() + 100];
         assert_eq!(read_at(&file, &mut memory, 0).expect("a local file"), bytes.len(), "short at the end");
         assert_same(&memory[..bytes.len()], &bytes, "the file");
@@ -309,7 +330,7 @@ fn a_cold_window_is_not_waited_for() {
         let bytes = pattern(2 << 20, 5);
         fs::write(path.join("cold"), &bytes).expect("a file");
         let root = Root::open(&path, Symlinks::Within).expect("a folder");
-        let file = Held::new(root.open_file(b"cold", Links::AsTheRoot).expect("a file"), Place::Own);
+        let file = Held::new(root.open_file(b"cold").expect("a file"), Place::Own);
         File::open(path.join("cold")).and_then(|file| file.sync_all()).expect("a disk");
         let drop_it = || rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed).expect("advice");
         drop_it();

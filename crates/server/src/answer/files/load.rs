@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amped_runtime::disk::{FileKind, Held, Links, Root, Stamp, pause, read_at, read_now, read_resident, stamp};
+use amped_runtime::disk::{FileKind, Held, Root, Stamp, pause, read_at, read_now, read_resident, stamp};
 use amped_runtime::wall_time;
 use amped_wire::semantics::{media_type, path};
 use amped_wire::status::Status;
@@ -39,8 +39,8 @@ pub enum Reading {
 pub struct Manner<'a> {
     /// Whether it may wait.
     pub reading: Reading,
-    /// Refused, to begin with, for whoever wants to know whether the file's folder tells all that happens to it.
-    pub links: Links,
+    /// Whether to try first to do without links, for whoever wants to know whether the file's folder tells all that happens to it.
+    pub plainly: bool,
     /// Where to put a body, of which nobody knows yet whether it will be kept; memory of its own without.
     pub passing: Option<&'a Passing>,
     /// What the answer is to begin with.
@@ -75,7 +75,7 @@ impl Passing {
 pub struct Look {
     /// The path leads to this.
     pub loaded: Loaded,
-    /// All that happens to it, its folder tells: the path leads there by names alone, and it has no other name. Only where links were refused.
+    /// All that happens to it, its folder tells: the path leads there by names alone, and it has no other name. Said only if asked.
     pub is_plain: bool,
 }
 
@@ -126,8 +126,7 @@ impl Errand {
     pub fn run(&self, known: Option<&Entry>) -> Loaded {
         let Self { plan, root, id, path, strip } = self;
         let target = Target { plan, root, id: *id, path, strip: *strip };
-        let manner =
-            Manner { reading: Reading::Wait, links: Links::AsTheRoot, passing: None, opening: &opening::BLANK };
+        let manner = Manner { reading: Reading::Wait, plainly: false, passing: None, opening: &opening::BLANK };
         let load = || target.load(manner, known).expect("a reading that may wait has a result").loaded;
         // The loop makes room by ending idle connections; a helper has the time to wait for that, and for a file that changes too
         // fast to be read. What memory knows it goes on saying, so nobody needs to wait.
@@ -150,7 +149,7 @@ impl Target<'_> {
             match self.attempt(manner, known) {
                 Ok(Some(look)) => return Some(look),
                 Ok(None) => {}
-                Err(error) if manner.links == Links::Refused && is_link(&error) => manner.links = Links::AsTheRoot,
+                Err(error) if manner.plainly && is_link(&error) => manner.plainly = false,
                 Err(error) if manner.reading != Reading::Wait && may_pass(&error, known) => return None,
                 Err(error) => return Some(self.refusal(&error, known).into()),
             }
@@ -183,7 +182,7 @@ impl Target<'_> {
                     _ => return Ok(Some(self.refused(Status::FORBIDDEN, known).into())),
                 },
                 // A first name that is not there may be a link, to something that comes where nobody watches.
-                Err(error) if status_of(&error) == Some(Status::NOT_FOUND) => manner.links = Links::AsTheRoot,
+                Err(error) if status_of(&error) == Some(Status::NOT_FOUND) => manner.plainly = false,
                 Err(error) => return Err(error),
             }
         }
@@ -209,9 +208,11 @@ impl Target<'_> {
     }
 
     fn open(&self, manner: Manner<'_>, path: &[u8]) -> io::Result<File> {
-        match manner.reading {
-            Reading::NoWait | Reading::Resident { .. } => self.root.open_now(path, manner.links),
-            Reading::Wait => self.root.open_file(path, manner.links),
+        match (manner.reading, manner.plainly) {
+            (Reading::Wait, true) => self.root.open_plain(path),
+            (Reading::Wait, false) => self.root.open_file(path),
+            (_, true) => self.root.open_plain_now(path),
+            (_, false) => self.root.open_now(path),
         }
     }
 
@@ -223,7 +224,7 @@ impl Target<'_> {
         name: &[u8],
         known: Option<&Entry>,
     ) -> io::Result<Option<Look>> {
-        let is_plain = manner.links == Links::Refused && stamp.links == 1;
+        let is_plain = manner.plainly && stamp.links == 1;
         let same = |present: &Representation| present.stamp == stamp && !present.is_fresh;
         if known.and_then(Entry::representation).is_some_and(same) {
             return Ok(Some(Look { loaded: Loaded::Unchanged, is_plain }));
@@ -373,7 +374,7 @@ fn status_of(error: &io::Error) -> Option<Status> {
     }
 }
 
-/// Links were refused, and there is one, or another mount.
+/// Names alone do not lead there: there is a link on the way, or another mount.
 fn is_link(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(LOOP | CROSSING))
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amped_runtime::Runtime;
-use amped_runtime::disk::{self, Ability, Class, Helpers, Links, Root, Watches};
+use amped_runtime::disk::{self, Ability, Class, Helpers, Root, Watches};
 use amped_wire::h1::peek;
 
 pub use self::entry::{Content, Entry, FileContent, Representation};
@@ -269,8 +269,8 @@ impl Files {
         if self.mode != DiskMode::Helpers {
             let reading = if self.mode == DiskMode::Inline { Reading::Wait } else { self.without_waiting() };
             let mark = self.trust.prepare(&target, known.as_deref(), &self.runtime, &self.helpers);
-            let links = if mark.is_some() { Links::Refused } else { Links::AsTheRoot };
-            let manner = Manner { reading, links, passing: Some(&self.passing), opening: &self.opening() };
+            let (passing, opening) = (Some(&self.passing), self.opening());
+            let manner = Manner { reading, plainly: mark.is_some(), passing, opening: &opening };
             let load = || target.load(manner, known.as_deref());
             let look = self.runtime.meter().timed("disk: open and read", load);
             self.note_reading(target.root, look.as_ref().map(|look| &look.loaded));
