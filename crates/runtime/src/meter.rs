@@ -42,6 +42,8 @@ pub struct Meter {
 pub struct Worst {
     /// How long the turn took.
     pub took: Duration,
+    /// How long after the loop was made it ended.
+    pub after: Duration,
     /// Tasks that ran in it.
     pub tasks: usize,
     /// Its slowest timed step, "tasks" when none was timed, and how long that took.
@@ -134,7 +136,8 @@ impl Meter {
             };
             let [micros, blocked, preempted] = self.used_since();
             let processor = Duration::from_micros(micros).min(took);
-            let worst = Worst { took, tasks, step, processor, blocked, preempted };
+            let after = (began + took).saturating_duration_since(self.origin);
+            let worst = Worst { took, after, tasks, step, processor, blocked, preempted };
             *self.worst.lock().unwrap_or_else(PoisonError::into_inner) = Some(worst);
         }
         if self.step_ns.load(Relaxed) != 0 {
@@ -232,7 +235,7 @@ mod tests {
         meter.turn_ended(Instant::now(), 1);
         let worst = meter.worst().expect("two turns ended");
         assert_eq!((worst.step.0, worst.tasks), ("open", 3));
-        assert!(worst.took >= Duration::from_millis(2));
+        assert!(worst.took >= Duration::from_millis(2) && worst.after >= worst.took);
         assert!(worst.blocked >= 1, "the sleep gave the processor up");
         assert!(worst.processor < worst.took, "which did not work meanwhile");
         assert_eq!(meter.turns(), 2);

@@ -367,8 +367,8 @@ impl Status {
         let longest = worst.map_or("no turn".to_owned(), |worst| {
             let [took, worked, step] = [worst.took, worst.processor, worst.step.1].map(|time| time.as_secs_f64() * 1e3);
             format!(
-                "longest turn {took:.3} ms ({worked:.3} ms on the processor, {} times preempted, {} times blocked; {} tasks; {}: {step:.3} ms)",
-                worst.preempted, worst.blocked, worst.tasks, worst.step.0
+                "longest turn {took:.3} ms ({worked:.3} ms on the processor, {} times preempted, {} times blocked; {} tasks; {}: {step:.3} ms; {:.3} s after the start)",
+                worst.preempted, worst.blocked, worst.tasks, worst.step.0, worst.after.as_secs_f64()
             )
         });
         format!("served {} requests, {} bytes; {longest}", sum("requests"), sum("bytes_sent"))
@@ -397,6 +397,7 @@ fn turns(meter: &amped_runtime::Meter) -> serde_json::Value {
     let worst = meter.worst().map(|worst| {
         serde_json::json!({
             "us": worst.took.as_micros() as u64,
+            "after_ms": worst.after.as_millis() as u64,
             "processor_us": worst.processor.as_micros() as u64,
             "blocked": worst.blocked,
             "preempted": worst.preempted,
