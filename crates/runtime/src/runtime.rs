@@ -84,6 +84,8 @@ impl Runtime {
         self.spawn_vital(async move { *slot.borrow_mut() = Some(main.await) });
         self.listen_to_inbox();
         self.meter.belongs_here();
+        // What came before was preparation: nobody waited for a turn of this loop.
+        self.meter.turn_began(self.clock.advance());
         let result = loop {
             self.run_ready();
             // Before the wait: nothing may come any more that would end it.

@@ -27,8 +27,21 @@ impl Client {
     /// # Errors
     /// The connection ended, or ten seconds passed, before the answer was whole.
     pub fn get(&mut self, path: &str) -> Result<Answer> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
-        self.stream.write_all(request.as_bytes())?;
+        self.ask(path)?;
+        self.hear()
+    }
+
+    /// # Errors
+    /// The connection ended.
+    pub fn ask(&mut self, path: &str) -> Result<()> {
+        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes())
+    }
+
+    /// The answer to what was asked.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn hear(&mut self) -> Result<Answer> {
         let mut chunk = [0; 16 * 1024];
         let mut head = Vec::new();
         let body = loop {
