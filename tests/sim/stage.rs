@@ -81,7 +81,7 @@ fn shared(plan: &Arc<amped::config::plan::Plan>) -> Arc<Shared> {
     Arc::new(Shared {
         served: Mutex::new(Arc::new(served)),
         changes: vec![Mutex::default()],
-        shelf: Arc::new(Shelf::new(plan.cache_bytes)),
+        shelf: Arc::new(Shelf::new(plan.cache_bytes, 1024)),
         helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
         disk_use: Arc::default(),
         watcher: None,

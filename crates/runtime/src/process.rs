@@ -63,9 +63,9 @@ fn total(meminfo: &str) -> Option<u64> {
 fn least_of_groups(line: &str) -> Option<u64> {
     let (folder, path, file) = memory_group(line)?;
     let above = path.rmatch_indices('/').map(|(at, _)| &path[..at]);
-    let limits = above
-        .chain([path, ""])
-        .filter_map(|group| machine_file(&format!("{folder}/{group}/{file}"))?.trim().parse::<u64>().ok());
+    let limits = above.chain([path, ""]).filter_map(|group| {
+        machine_file(&format!("{folder}/{group}/{file}"))?.trim().parse().ok().filter(|limit| *limit < UNLIMITED)
+    });
     limits.min()
 }
 
@@ -79,6 +79,9 @@ fn memory_group(line: &str) -> Option<(&'static str, &str, &'static str)> {
     };
     Some((folder, path.trim_matches('/'), file))
 }
+
+/// Version 1 says that there is no limit by the largest one there could be.
+const UNLIMITED: u64 = 1 << 60;
 
 /// A number that nobody outside can foresee, for the seeds of tables.
 pub fn random_seed() -> u64 {

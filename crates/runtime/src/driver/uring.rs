@@ -65,27 +65,38 @@ impl Uring {
         Ok(this)
     }
 
-    /// A multishot receive over a socket pair: the newest of what the driver relies on.
+    /// A multishot receive over a socket pair, the newest of what the driver relies on, and a poll, by which it hears of its inbox and its
+    /// timer: one that is refused every time would be asked for without end.
     fn prove_alive(&mut self) -> io::Result<()> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         io::Write::write_all(&mut &theirs, b"alive")?;
         drop(theirs);
         let receive = opcode::RecvMulti::new(types::Fd(ours.as_raw_fd()), GROUP).build();
         self.push(receive.user_data(user_data(Kind::Receive, PROOF)))?;
-        let mut received = 0;
+        let poll = opcode::PollAdd::new(types::Fd(ours.as_raw_fd()), libc::POLLIN as u32).build();
+        self.push(poll.user_data(user_data(Kind::Readable, PROOF)))?;
+        let (mut received, mut left, mut refused) = (0, 2, None);
         for _ in 0..4 {
             self.ring.enter(Some(Duration::from_secs(1)), &mut self.reaped)?;
             for completion in mem::take(&mut self.reaped) {
-                received += usize::try_from(completion.result()).map_err(|_| errno(-completion.result()))?;
+                let result = usize::try_from(completion.result()).unwrap_or_else(|_| {
+                    refused = Some(errno(-completion.result()));
+                    0
+                });
                 if let Some(id) = cqueue::buffer_select(completion.flags()) {
-                    drop(self.buffers.take(id, completion.result() as usize));
+                    drop(self.buffers.take(id, result));
                 }
-                if is_final(&completion) {
-                    return if received == 5 { Ok(()) } else { Err(errno(libc::EIO)) };
+                if unpack(completion.user_data()).0 == Kind::Receive {
+                    received += result;
                 }
+                left -= usize::from(is_final(&completion));
+            }
+            if left == 0 {
+                let whole = if received == 5 { Ok(()) } else { Err(errno(libc::EIO)) };
+                return refused.map_or(whole, Err);
             }
         }
-        Err(io::Error::other("a receive through the ring did not come back"))
+        Err(io::Error::other("a receive or a poll through the ring did not come back"))
     }
 
     pub(crate) fn accept(

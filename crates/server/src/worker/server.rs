@@ -152,7 +152,7 @@ impl Prepared {
         let shared = Arc::new(Shared {
             served: Mutex::new(Arc::new(self.served)),
             changes: (0..plan.workers).map(|_| Mutex::default()).collect(),
-            shelf: Arc::new(Shelf::new(plan.cache_bytes)),
+            shelf: Arc::new(Shelf::new(plan.cache_bytes, open_files())),
             helpers: Helpers::with_target(plan.helpers, plan.helper_queue, plan.overload.disk_delay),
             disk_use: Arc::default(),
             watcher: watches.and_then(|watches| or_said(watches.start())),
@@ -441,6 +441,12 @@ fn max_connections(plan: &Plan) -> usize {
     plan.limits.max_connections.unwrap_or_else(left)
 }
 
+/// Large files that stay open; fewer where there are few descriptors.
+fn open_files() -> usize {
+    MOST_OPEN_FILES.min(amped_runtime::descriptor_limit() / 4)
+}
+
 const RESERVED_DESCRIPTORS: usize = 1280;
+const MOST_OPEN_FILES: usize = 1024;
 /// How long a worker may take until it looks at a new plan: a turn, which is to be less than a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);

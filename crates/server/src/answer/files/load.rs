@@ -144,12 +144,14 @@ impl Errand {
 
 impl Target<'_> {
     /// Reads it; `None` when that would mean waiting and `reading` forbids it.
-    pub fn load(&self, mut manner: Manner<'_>, known: Option<&Entry>) -> Option<Look> {
+    pub fn load(&self, manner: Manner<'_>, known: Option<&Entry>) -> Option<Look> {
         for _ in 0..MAX_ATTEMPTS {
             match self.attempt(manner, known) {
                 Ok(Some(look)) => return Some(look),
                 Ok(None) => {}
-                Err(error) if manner.plainly && is_link(&error) => manner.plainly = false,
+                Err(error) if manner.plainly && is_link(&error) => {
+                    return self.load(Manner { plainly: false, ..manner }, known);
+                }
                 Err(error) if manner.reading != Reading::Wait && may_pass(&error, known) => return None,
                 Err(error) => return Some(self.refusal(&error, known).into()),
             }
@@ -230,8 +232,9 @@ impl Target<'_> {
             return Ok(Some(Look { loaded: Loaded::Unchanged, is_plain }));
         }
         let representation = self.representation(stamp, name);
-        // What changed a moment ago may be stored to in mapped memory still, of which nobody tells: it is looked at again soon.
-        let is_plain = is_plain && !representation.is_fresh;
+        // Who writes in a way of which nobody tells (mapped memory, another machine) and has just done so may not be done: such a file is to be
+        // found unchanged once.
+        let is_plain = is_plain && is_older_than(SETTLED_NANOS, stamp, wall_time());
         if stamp.size > MAX_MEMORY_FILE {
             let place = self.root.place_of(&file, &stamp);
             let (file, root) = (Arc::new(Held::new(file, place)), Arc::clone(self.root));
@@ -357,9 +360,13 @@ fn is_folder(relative: &[u8]) -> bool {
 /// Whether the file changed so recently that another change could bear the same times: the kernel's clock for them ticks
 /// every 1 to 10 ms. A modification time may be set to anything, also to one that is yet to come: that is no recent change.
 fn is_fresh(stamp: Stamp, now: Duration) -> bool {
+    !is_older_than(FRESH_NANOS, stamp, now)
+}
+
+fn is_older_than(limit: i128, stamp: Stamp, now: Duration) -> bool {
     let age =
         |(seconds, nanos): (i64, u32)| now.as_nanos() as i128 - i128::from(seconds) * 1_000_000_000 - i128::from(nanos);
-    age(stamp.changed) < FRESH_NANOS || (0..FRESH_NANOS).contains(&age(stamp.modified))
+    age(stamp.changed) >= limit && !(0..limit).contains(&age(stamp.modified))
 }
 
 /// The status of errors that say something about the file, not about the machine.
@@ -419,3 +426,5 @@ const MAX_PASSING: usize = 64;
 const MAX_SHORTAGES: usize = 10;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 const FRESH_NANOS: i128 = 20_000_000;
+/// For how long a file must not have changed to be trusted at first sight.
+const SETTLED_NANOS: i128 = 2_000_000_000;

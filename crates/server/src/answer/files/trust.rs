@@ -33,7 +33,7 @@ impl Trust {
         holds
     }
 
-    /// To be asked before the target is looked at: what `give` needs afterwards. The first one who asks for what memory knows has a helper
+    /// To be asked before the target is looked at: what it may be trusted by afterwards. The first one who asks for what memory knows has a helper
     /// watch the folder: what was asked for once may never be again.
     pub fn prepare(
         &self,

@@ -51,17 +51,16 @@ pub struct Key<P> {
 pub type OwnedKey = Key<SmallVec<[u8; INLINE_PATH]>>;
 
 impl Shelf {
-    /// A cache of at most `budget` bytes, heads and bookkeeping included; 0 keeps nothing. At most `OPEN_FILES` large files stay open.
-    pub fn new(budget: u64) -> Self {
+    /// A cache of at most `budget` bytes, heads and bookkeeping included, and about `files` large files that stay open; 0 bytes keep nothing.
+    pub fn new(budget: u64, files: usize) -> Self {
         let parts = 1 << (budget / PART).clamp(1, MAX_PARTS).ilog2();
         let sights = (budget / SIGHT_FOR_EACH).clamp(8192, 1 << 20).next_power_of_two() as usize;
         // Seeds of its own, so that nobody outside can choose paths that collide. One cache a process: it is never given back.
         let seed = SharedSeed::from_u64(amped_runtime::process::random_seed());
         let hasher = SeedableRandomState::with_seed(amped_runtime::process::random_seed(), Box::leak(Box::new(seed)));
+        let files = (files / parts as usize).clamp(1, MOST_FILES_OF_A_PART);
         Self {
-            parts: (0..parts)
-                .map(|_| Part(RwLock::new(Shard::new(budget / parts, OPEN_FILES / parts as usize))))
-                .collect(),
+            parts: (0..parts).map(|_| Part(RwLock::new(Shard::new(budget / parts, files)))).collect(),
             hasher,
             sights: Sights::new(sights),
             entries: AtomicUsize::new(0),
@@ -189,11 +188,12 @@ impl OwnedKey {
 
 /// Longer paths are on the heap.
 const INLINE_PATH: usize = 40;
-/// What one part of the cache may hold at least, where the budget is larger; up to twice as much. The largest entry is a sixteenth of it.
+/// What one part of the cache may hold at least, where the budget is larger; the largest entry is a sixty-fourth of it.
 const PART: u64 = 4 * 1024 * 1024;
+/// With more of them each would have room for too few open files.
 const MAX_PARTS: u64 = 128;
-/// Large files that are kept open; `worker::server` leaves as many descriptors to them.
-const OPEN_FILES: usize = 1024;
+/// All of them are looked at when one must go.
+const MOST_FILES_OF_A_PART: usize = 128;
 /// A place to remember a sight by for each so many bytes of the budget, eight bytes large and beside it: as many as half the usual
 /// entries.
 const SIGHT_FOR_EACH: u64 = 16 * 1024;

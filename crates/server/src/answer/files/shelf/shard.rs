@@ -101,7 +101,7 @@ impl Shard {
     pub fn admits(&self, cost: u64, entry: &Entry, now: u32) -> bool {
         let weight = entry.weight();
         let is_worth = |worst: u64| worst > cost.saturating_mul(CLEARLY);
-        if entry.holds_descriptor() && self.files.len() >= self.most_files {
+        if entry.holds_descriptor() && self.files.len() >= self.most_files && weight <= self.budget {
             return self.worst_file(now).is_some_and(|(worst, _)| is_worth(worst));
         }
         self.has_room(weight)
@@ -120,6 +120,7 @@ impl Shard {
         let mut gone = Gone::new();
         let hits = self.remove(hash, &mut gone);
         if entry.holds_descriptor()
+            && weight <= self.budget
             && self.files.len() >= self.most_files
             && let Some((worst, its)) = self.worst_file(now)
             && worst > cost

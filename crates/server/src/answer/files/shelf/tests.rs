@@ -35,6 +35,8 @@ fn file_in(size: usize, bytes: Arc<[u8]>) -> Loaded {
     Loaded::New(Content::Memory(MemoryContent { bytes, head: 0, end: size, representation }))
 }
 
+const OPEN: usize = 1024;
+
 /// A large file, open.
 fn open_file() -> Content {
     let Loaded::New(Content::Memory(MemoryContent { representation, .. })) = file(1 << 20) else { unreachable!() };
@@ -45,7 +47,7 @@ fn open_file() -> Content {
 
 #[test]
 fn no_more_large_files_stay_open_than_descriptors_are_left_to_them() {
-    let shelf = Shelf::new(1 << 30);
+    let shelf = Shelf::new(1 << 30, OPEN);
     let Content::File(large) = open_file() else { unreachable!() };
     let keep = |path: &str, now| {
         let content = Content::File(large.clone());
@@ -55,20 +57,20 @@ fn no_more_large_files_stay_open_than_descriptors_are_left_to_them() {
         keep(&format!("/{number}"), 10_000);
     }
     let held = Arc::strong_count(&large.file) - 1;
-    assert!((900..=OPEN_FILES).contains(&held), "{held}");
+    assert!((900..=OPEN).contains(&held), "{held}");
     assert_eq!(shelf.entries(), held);
     // What is asked for often comes in, and small files are none of its business.
     let seconds = |place: u64| 100_000 + place * 1000;
     (0..4).for_each(|place| _ = keep("/new", seconds(place)));
     assert!(get(&shelf, &key("/new"), seconds(4)).is_some());
-    assert!(Arc::strong_count(&large.file) <= OPEN_FILES + 1);
+    assert!(Arc::strong_count(&large.file) <= OPEN + 1);
     shelf.keep(&key("/small"), file(1000), None, seconds(5));
     assert!(get(&shelf, &key("/small"), seconds(5)).is_some());
 }
 
 #[test]
 fn borrowed_and_owned_keys_find_each_other() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     shelf.keep(&key("/a"), absent(), None, 5);
     assert!(get(&shelf, &key("/a"), 5).is_some());
     assert!(get(&shelf, &key("/b"), 5).is_none());
@@ -77,7 +79,7 @@ fn borrowed_and_owned_keys_find_each_other() {
 
 #[test]
 fn a_confirmation_renews_the_entry_in_place() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     let entry = shelf.keep(&key("/a"), absent(), None, 5);
     assert_eq!(entry.age(1005), 1000);
     let same = shelf.keep(&key("/a"), Loaded::Unchanged, Some(Arc::clone(&entry)), 1000);
@@ -87,7 +89,7 @@ fn a_confirmation_renews_the_entry_in_place() {
 
 #[test]
 fn a_new_version_takes_the_place_of_the_old_one() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     let old = shelf.keep(&key("/a"), file(1000), None, 5);
     let new = shelf.keep(&key("/a"), file(2000), Some(old), 1005);
     assert!(Arc::ptr_eq(&new, &get(&shelf, &key("/a"), 1005).unwrap()));
@@ -96,10 +98,10 @@ fn a_new_version_takes_the_place_of_the_old_one() {
 
 #[test]
 fn nothing_is_kept_without_a_budget_or_beyond_it() {
-    let none = Shelf::new(0);
+    let none = Shelf::new(0, OPEN);
     none.keep(&key("/a"), absent(), None, 0);
     assert_eq!((none.entries(), none.used()), (0, 0));
-    let small = Shelf::new(50_000);
+    let small = Shelf::new(50_000, OPEN);
     small.keep(&key("/small"), file(1000), None, 0);
     small.keep(&key("/large"), file(60_000), None, 0);
     assert!(get(&small, &key("/large"), 0).is_none());
@@ -108,7 +110,7 @@ fn nothing_is_kept_without_a_budget_or_beyond_it() {
 
 #[test]
 fn the_budget_holds_and_a_scan_does_not_evict_what_is_used() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     shelf.keep(&key("/hot"), file(10_000), None, 0);
     for number in 0..100_000 {
         shelf.keep(&key(&format!("/scan/{number}")), file(4000), None, number);
@@ -120,7 +122,7 @@ fn the_budget_holds_and_a_scan_does_not_evict_what_is_used() {
 #[test]
 fn a_flood_of_paths_that_lead_nowhere_displaces_nothing() {
     for times in [1, 2, 10] {
-        let shelf = Shelf::new(1 << 20);
+        let shelf = Shelf::new(1 << 20, OPEN);
         let mut now = 0;
         let files: Vec<_> = (0..2000).map(|number| format!("/file/{number}")).collect();
         for path in &files {
@@ -146,7 +148,7 @@ fn a_flood_of_paths_that_lead_nowhere_displaces_nothing() {
 
 #[test]
 fn a_hint_changes_nothing() {
-    let shelf = Shelf::new(4 << 20);
+    let shelf = Shelf::new(4 << 20, OPEN);
     let mut hashes = Vec::new();
     let paths: Vec<_> = (0..1000).map(|number| format!("/{number}")).collect();
     for (number, path) in paths[..500].iter().enumerate() {
@@ -161,7 +163,7 @@ fn a_hint_changes_nothing() {
 
 #[test]
 fn what_is_kept_leaves_the_buffer_it_was_read_into() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     let buffer: Arc<[u8]> = (0..=255).collect();
     let entry = shelf.keep(&key("/a"), file_in(100, Arc::clone(&buffer)), None, 0);
     let Content::Memory(memory) = entry.content() else { panic!("{entry:?}") };
@@ -171,7 +173,7 @@ fn what_is_kept_leaves_the_buffer_it_was_read_into() {
 
 #[test]
 fn an_answer_is_opened_once_a_second_while_nobody_refers_to_it() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     let opening = Opening::default();
     let bytes: Arc<[u8]> = [&opening::BLANK[..], &[b' '; opening::COPIED_UP_TO], b"\r\nbody"].concat().into();
     shelf.keep(&key("/a"), file_in(bytes.len(), bytes), None, 0);
@@ -199,7 +201,7 @@ fn an_answer_is_opened_once_a_second_while_nobody_refers_to_it() {
 
 #[test]
 fn a_server_may_run_for_months() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     let months = 1 << 33;
     let entry = shelf.keep(&key("/a"), file(1000), None, months);
     assert_eq!(entry.age(months + 7), 7);
@@ -217,14 +219,14 @@ fn moments_may_come_out_of_order() {
 
 #[test]
 fn passing_trouble_is_not_remembered() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     shelf.keep(&key("/a"), Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE)), None, 0);
     assert!(get(&shelf, &key("/a"), 0).is_none());
 }
 
 #[test]
 fn passing_trouble_does_not_hide_what_is_known() {
-    let shelf = Shelf::new(1 << 20);
+    let shelf = Shelf::new(1 << 20, OPEN);
     let trouble = || Loaded::Passing(Content::Refused(Status::SERVICE_UNAVAILABLE));
     let known = shelf.keep(&key("/a"), absent(), None, 5);
     let entry = shelf.keep(&key("/a"), trouble(), Some(Arc::clone(&known)), 2000);
@@ -286,7 +288,7 @@ fn hits(load: Load, is_hit: impl FnOnce() -> Box<dyn FnMut(usize, usize, u64) ->
 }
 
 fn ours() -> Box<dyn FnMut(usize, usize, u64) -> bool> {
-    let shelf = Shelf::new(BUDGET);
+    let shelf = Shelf::new(BUDGET, OPEN);
     Box::new(move |number, size, now| {
         let path = format!("/{number}");
         let hit = get(&shelf, &key(&path), now).is_some();
