@@ -79,12 +79,12 @@ impl Uring {
         for _ in 0..4 {
             self.ring.enter(Some(Duration::from_secs(1)), &mut self.reaped)?;
             for completion in mem::take(&mut self.reaped) {
-                let result = usize::try_from(completion.result()).unwrap_or_else(|_| {
-                    refused = Some(errno(-completion.result()));
-                    0
-                });
+                let result = completion.result();
+                if result < 0 {
+                    refused = Some(errno(-result));
+                }
                 if let Some(id) = cqueue::buffer_select(completion.flags()) {
-                    drop(self.buffers.take(id, result));
+                    drop(self.buffers.take(id, result.max(0) as usize));
                 }
                 if unpack(completion.user_data()).0 == Kind::Receive {
                     received += result;
@@ -92,8 +92,8 @@ impl Uring {
                 left -= usize::from(is_final(&completion));
             }
             if left == 0 {
-                let whole = if received == 5 { Ok(()) } else { Err(errno(libc::EIO)) };
-                return refused.map_or(whole, Err);
+                let error = refused.or_else(|| (received != 5).then(|| errno(libc::EIO)));
+                return error.map_or(Ok(()), Err);
             }
         }
         Err(io::Error::other("a receive or a poll through the ring did not come back"))

@@ -101,7 +101,7 @@ impl Shard {
     pub fn admits(&self, cost: u64, entry: &Entry, now: u32) -> bool {
         let weight = entry.weight();
         let is_worth = |worst: u64| worst > cost.saturating_mul(CLEARLY);
-        if entry.holds_descriptor() && self.files.len() >= self.most_files && weight <= self.budget {
+        if !self.has_place(entry) && weight <= self.budget {
             return self.worst_file(now).is_some_and(|(worst, _)| is_worth(worst));
         }
         self.has_room(weight)
@@ -119,16 +119,14 @@ impl Shard {
         let weight = entry.weight();
         let mut gone = Gone::new();
         let hits = self.remove(hash, &mut gone);
-        if entry.holds_descriptor()
+        if !self.has_place(&entry)
             && weight <= self.budget
-            && self.files.len() >= self.most_files
             && let Some((worst, its)) = self.worst_file(now)
             && worst > cost
         {
             self.remove(its, &mut gone);
         }
-        let has_place = !entry.holds_descriptor() || self.files.len() < self.most_files;
-        let mut windows = if weight <= self.budget && has_place { MAX_WINDOWS } else { 0 };
+        let mut windows = if weight <= self.budget && self.has_place(&entry) { MAX_WINDOWS } else { 0 };
         while windows > 0 && !self.has_room(weight) {
             match self.sample(now) {
                 Some((worst, at)) if worst > cost => _ = self.remove(self.uses[at].hash, &mut gone),
@@ -180,6 +178,11 @@ impl Shard {
     fn worst_file(&self, now: u32) -> Option<(u64, u64)> {
         let cost = |hash: &u64| Some((self.uses[self.table.get(*hash)?.at as usize].cost(now), *hash));
         self.files.iter().filter_map(cost).max()
+    }
+
+    /// Whether one more file may stay open, if the entry is one.
+    fn has_place(&self, entry: &Entry) -> bool {
+        !entry.holds_descriptor() || self.files.len() < self.most_files
     }
 
     fn has_room(&self, weight: u64) -> bool {
